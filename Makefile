@@ -1,0 +1,48 @@
+# `make help` lists the targets. Everything lives in .venv/; nothing is installed outside it,
+# except Slurm's own packages by `make test-slurm` where that is allowed.
+
+PYTHON      ?= python3
+CONSTRAINTS ?= constraints.txt
+PIP_ARGS    ?=
+PYTEST_ARGS ?=
+
+VENV  := .venv
+READY := $(VENV)/.ready
+# Activating is no more than this; `mpiexec` may come from the environment or from the system.
+RUN   := . tools/environment.sh &&
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slurm lint types bench wheel-test clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(READY): pyproject.toml $(CONSTRAINTS) tools/make_environment.sh
+	@PYTHON="$(PYTHON)" CONSTRAINTS="$(CONSTRAINTS)" PIP_ARGS="$(PIP_ARGS)" tools/make_environment.sh $(VENV)
+	@touch $@
+
+demo: $(READY) ## a real training: warned, killed, damaged, resumed, compared with an uninterrupted one
+	@$(RUN) hpcresume demo
+
+test: $(READY) ## the tests (no Slurm needed)
+	$(RUN) pytest -m "not slurm" $(PYTEST_ARGS)
+
+test-slurm: $(READY) ## the tests against a real Slurm that they start themselves
+	@tools/install_slurm.sh
+	$(RUN) pytest -m slurm $(PYTEST_ARGS) tests/slurm
+
+lint: $(READY) ## ruff and shellcheck
+	$(RUN) ruff check . && ruff format --check . && shellcheck tools/*.sh .ci/run sbatch_templates/*.sbatch
+
+types: $(READY) ## mypy --strict on the package, and on what its users see
+	$(RUN) mypy && mypy tests/typing/public_api.py
+
+bench: $(READY) ## save and verified load of 1 GiB against raw I/O and torch.save
+	@$(RUN) python benchmarks/save_load.py
+
+wheel-test: $(READY) ## build the wheel and run the tests against it in an environment of its own
+	$(RUN) tools/wheel_test.sh $(PYTEST_ARGS)
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find hpcresume tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

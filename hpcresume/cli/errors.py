@@ -1,0 +1,70 @@
+"""How an error looks on the command line: what happened, where, what to try, and its exit code.
+
+Knows the error tree and click's own errors; decides nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import traceback as tracebacks
+from dataclasses import dataclass
+
+import click
+
+from hpcresume.errors import HpcresumeError
+
+__all__ = ["Shown", "describe", "show_error"]
+
+EXIT_USAGE = 2
+"""Wrong command line: what click and argparse use."""
+EXIT_IO = 74
+"""EX_IOERR of sysexits.h: an operating system error that no layer below turned into a typed one."""
+
+_HINTS = {
+    errno.ENOSPC: "free some space, or use another filesystem",
+    errno.EDQUOT: "look at your quota",
+    errno.EACCES: "check who owns the path and its mode",
+    errno.EROFS: "the filesystem is mounted read-only: use another one",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of an error, whatever its kind."""
+
+    kind: str
+    what: str
+    where: str
+    hint: str
+    exit_code: int
+
+
+def describe(error: HpcresumeError | click.ClickException | OSError) -> Shown:
+    """Reduce any error that the command line shows to the same five things."""
+    kind = type(error).__name__
+    if isinstance(error, HpcresumeError):
+        return Shown(kind, error.what, error.where, error.hint, error.exit_code)
+    if isinstance(error, click.ClickException):
+        verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "hpcresume"
+        what = error.format_message().rstrip(".")
+        return Shown(kind, what, verb, f"{verb} --help", EXIT_USAGE)
+    what = error.strerror or str(error)
+    hint = _HINTS.get(error.errno or 0, "--traceback shows where this came from")
+    return Shown(kind, what, str(error.filename or ""), hint, EXIT_IO)
+
+
+def show_error(error: HpcresumeError | click.ClickException | OSError, *, as_json: bool, traceback: bool) -> int:
+    """Show an error on stderr (and as one JSON object on stdout when asked); return its exit code."""
+    shown = describe(error)
+    if traceback:
+        click.echo("".join(tracebacks.format_exception(error)), err=True, nl=False)
+    click.echo(f"error: {shown.what}", err=True)
+    if shown.where:
+        click.echo(f"where: {shown.where}", err=True)
+    if shown.hint:
+        click.echo(f"try:   {shown.hint}", err=True)
+    if as_json:
+        fields = {"kind": shown.kind, "what": shown.what, "where": shown.where, "try": shown.hint}
+        click.echo(json.dumps({"error": fields, "exit_code": shown.exit_code}))
+    return shown.exit_code

@@ -1,0 +1,98 @@
+"""`hpcresume launch`: the supervisor in the batch step. Options and help; the work is in `hpcresume.launch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpcresume.cli.output import echo_json
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Exit codes
+   0  the run is finished (or was before: DONE exists, no rank was started)
+  75  come back: everything is committed; Slurm has requeued the job, or start it again yourself
+  77  held: look at it first (budget spent, or the training exited 77); --release starts it again
+  64, 65, 73, 78  wrong use, state, run directory or option: another attempt would end alike
+  others  the ranks' own code when they failed before any session began (128 + n: killed by signal n)
+
+\b
+Signals
+  USR1 USR2  passed on to the ranks at once; they save together and stop
+  TERM HUP   the scheduler's end sequence: the ranks get USR1, never the TERM (srun would kill them)
+  INT        save and stop, no requeue; a second one kills the ranks
+"""
+
+
+@click.command("launch", epilog=EPILOG, context_settings={"ignore_unknown_options": False})
+@click.option("--run", type=click.Path(path_type=Path), help="The run directory, to see DONE before any rank starts.")
+@click.option("--ranks", type=click.IntRange(min=1), help="How many ranks. Default: the job's own number, else 1.")
+@click.option("--mpi", "starter", type=click.Choice(["auto", "srun", "mpiexec", "direct"]), default="auto",
+              show_default=True, help="What starts the ranks. auto: srun in a Slurm job, else mpiexec; one rank alone "
+              "outside Slurm needs neither.")  # fmt: skip
+@click.option("--option", "options", multiple=True, metavar="TEXT",
+              help="A further option for srun or mpiexec, such as --option=--cpu-bind=cores. Repeatable.")  # fmt: skip
+@click.option("--max-restarts", type=click.IntRange(min=0),
+              help="Hold after so many ends that were no preemption. Default: no limit.")  # fmt: skip
+@click.option("--max-crashes", type=click.IntRange(min=1), default=3, show_default=True,
+              help="Hold after so many crashes in a row without checkpoint progress.")  # fmt: skip
+@click.option("--no-requeue", is_flag=True, help="Never call scontrol requeue: exit 75 instead.")
+@click.option("--release", is_flag=True, help="Start although the last attempt was held.")
+@click.option("--dry-run", is_flag=True, help="Print the command that would start the ranks, and start nothing.")
+@click.option("--json", "as_json", is_flag=True,
+              help="Print one JSON object at the end; the ranks' output goes to stderr.")  # fmt: skip
+@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND [ARGUMENT]...", type=click.UNPROCESSED)
+def command(
+    run: Path | None,
+    ranks: int | None,
+    starter: str,
+    options: tuple[str, ...],
+    max_restarts: int | None,
+    max_crashes: int,
+    no_requeue: bool,
+    release: bool,
+    dry_run: bool,
+    as_json: bool,
+    words: tuple[str, ...],
+) -> int:
+    """Start COMMAND on every rank, warn the ranks when time is short, and bring the job back.
+
+    Belongs at the end of a batch script (exec hpcresume launch -- python train.py). Prepares the ranks
+    against early signals, passes warnings on, waits for the commit, says why the attempt ended, and requeues
+    the job or not, as that cause's budget allows. Works without Slurm too: then 75 means "start me again".
+    """
+    from hpcresume.launch.inbox import hold_signals
+
+    hold_signals()  # before the slower imports: a signal that comes now stays pending
+
+    import os
+    import shlex
+    from dataclasses import asdict
+
+    from hpcresume.launch.job import plan, supervise
+    from hpcresume.launch.options import LaunchOptions
+    from hpcresume.model import Cause
+    from hpcresume.policy.budgets import DEFAULT_LIMITS, Budgets
+
+    given = LaunchOptions(
+        command=words,
+        run=run.absolute() if run is not None else None,
+        ranks=ranks,
+        starter=starter,
+        options=options,
+        budgets=Budgets({**DEFAULT_LIMITS, Cause.CRASH: max_crashes}, max_restarts),
+        requeue=not no_requeue,
+        release=release,
+        quiet=as_json,
+    )
+    if dry_run:
+        start = plan(given, os.environ)
+        facts = {"kind": start.kind, "arguments": list(start.arguments), "environ": dict(start.environ)}
+        echo_json(facts) if as_json else click.echo(shlex.join(start.arguments))
+        return 0
+    outcome = supervise(given, os.environ)
+    if as_json:
+        echo_json(asdict(outcome))
+    return outcome.exit_code

@@ -1,0 +1,100 @@
+"""The `hpcresume` command: finds the verb, runs it, and is the one place that shows an error.
+
+Owns no logic and imports no verb before it is asked for, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from hpcresume.cli.errors import show_error
+from hpcresume.errors import HpcresumeError
+
+__all__ = ["VERBS", "LazyGroup", "cli", "main"]
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("hpcresume.cli.demo:command", "Show the whole thing on this machine: no Slurm needed."),
+    "emulate": ("hpcresume.cli.emulate:command", "Run a training under a small Slurm-like scheduler here."),
+    "inspect": ("hpcresume.cli.inspect:command", "Show what a generation holds: facts, tensors, values."),
+    "launch": ("hpcresume.cli.launch:command", "Start, warn, watch and requeue the ranks of a batch job."),
+    "ls": ("hpcresume.cli.ls:command", "List the generations of a run."),
+    "verify": ("hpcresume.cli.verify:command", "Read every byte and compare it with its digest."),
+}
+"""Verb → ("module:attribute", one line for `--help`). The module is imported when the verb is used."""
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report it (bash(1), EXIT STATUS)."""
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names of the verbs, in the order of the help."""
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one verb, or None when there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, attribute = VERBS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of verbs from the table, without importing any."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, VERBS[verb][1]) for verb in sorted(VERBS)])
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        click.echo(f"hpcresume {version('hpcresume')}")
+    except PackageNotFoundError:
+        click.echo("hpcresume (not installed: run from a source tree)")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 2 wrong command line, 64-78 one per family of errors, 75 come back, "
+    "77 do not requeue, 130 interrupted. HPCRESUME_TRACEBACK=1 does what --traceback does.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Print the version and exit.")  # fmt: skip
+@click.option("--traceback", is_flag=True, expose_value=False,
+              help="Show where in the code an error was raised (works after any verb too).")  # fmt: skip
+def cli() -> None:
+    """Collective checkpoint and resume for torch and MPI jobs on Slurm."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code. Never raises for what a user can cause.
+
+    Words after `--` belong to the user's own program and are not looked at.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    end = words.index("--") if "--" in words else len(words)
+    own, others = words[:end], words[end:]
+    traceback = "--traceback" in own or os.environ.get("HPCRESUME_TRACEBACK", "") not in ("", "0")
+    words = [word for word in own if word != "--traceback"] + others
+    try:
+        code = cli.main(args=words, prog_name="hpcresume", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (HpcresumeError, click.ClickException, OSError) as error:
+        return show_error(error, as_json="--json" in own, traceback=traceback)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,121 @@
+"""How results are printed: a rich table on a terminal, plain columns in a pipe, one JSON object if asked.
+
+Knows nothing of what is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+__all__ = ["Column", "age", "echo_json", "echo_table", "json_option", "on_terminal", "printable", "size"]
+
+FOLDED = 24
+"""Characters to which a column of long words may be folded before a table is given up."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; numbers go to the `right`; `style` is rich's, `fold` lets long words break."""
+
+    title: str
+    right: bool = False
+    style: str = ""
+    fold: bool = False
+
+
+def on_terminal(stream: Any = None) -> bool:
+    """Is the output a terminal (stdout unless told otherwise)?"""
+    stream = sys.stdout if stream is None else stream
+    return bool(stream.isatty())
+
+
+def echo_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object.
+
+    Raises:
+        ValueError: a float in it is not finite.
+    """
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def echo_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """Print rows of text: a table on a terminal, aligned plain columns (never cut) otherwise."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    show = _rich_table if on_terminal() else _plain_table
+    show(columns, cells, title)
+
+
+def printable(text: str) -> str:
+    """Text with every character that a terminal would obey, or could not show, written as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str) -> None:
+    titles = [column.title for column in columns]
+    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(columns))]
+    if title:
+        click.echo(title)
+    for row in [titles, *rows]:
+        cells = zip(row, widths, columns, strict=True)
+        padded = [cell.rjust(w) if column.right else cell.ljust(w) for cell, w, column in cells]
+        click.echo("  ".join(padded).rstrip())
+
+
+def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str) -> None:
+    """Nothing is ever cut: what does not fit even with its long columns folded is left to the terminal to wrap."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if _least_width(columns, rows) > console.width:
+        _plain_table(columns, rows, title)
+        return
+    table = Table(title=title or None, box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left",
+                  title_style="bold", header_style="dim")  # fmt: skip
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            style=column.style or None,
+            overflow="fold",
+            no_wrap=not column.fold,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    widest = [max(len(row[i]) for row in [[c.title for c in columns], *rows]) for i in range(len(columns))]
+    least = [min(w, FOLDED) if column.fold else w for column, w in zip(columns, widest, strict=True)]
+    return sum(least) + 2 * (len(columns) - 1)
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people, binary units: 1536 → "1.5 KiB"."""
+    if nbytes < 1024:
+        return f"{nbytes} B"
+    value = float(nbytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if value < 1024 or unit == "TiB":
+            break
+    return f"{value:.1f} {unit}"
+
+
+def age(seconds: float) -> str:
+    """A duration for people, in its largest whole unit: 3700 → "1 h"."""
+    whole = max(0, round(seconds))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if whole >= length:
+            return f"{whole // length} {unit}"
+    return f"{whole} s"

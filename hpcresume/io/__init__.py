@@ -1,0 +1,1 @@
+"""The filesystem: paths, durable files, and the one seam through which every state-changing call goes."""

@@ -1,0 +1,65 @@
+"""The supervisor's ledger, `attempts/N/supervisor.jsonl`, and its lines on stderr.
+
+Events that come before the attempt is claimed wait in memory. A journal that cannot be written says so once
+and never stops the supervisor: the job matters more than its record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Journal", "append_line", "say"]
+
+
+def say(text: str) -> None:
+    """One line for people, on stderr."""
+    sys.stderr.write(f"hpcresume launch: {text}\n")
+    sys.stderr.flush()
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one JSON line in a single write and flush it to stable storage.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(line, allow_nan=False).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Journal:
+    """Events in order, written as soon as there is a file for them."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._waiting: list[dict[str, Any]] = []
+        self._complained = False
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Add an event; `fields` are JSON values."""
+        self._waiting.append({"t": time.time(), "mono": time.monotonic(), "event": event, **fields})
+        self._flush()
+
+    def attach(self, path: Path) -> None:
+        """From now on (and for all that waited) write to `path`."""
+        self._path = path
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._path is not None and self._waiting:
+                append_line(self._path, self._waiting[0])
+                del self._waiting[0]
+        except OSError as error:
+            if not self._complained:
+                say(f"the ledger cannot be written: {error}")
+            self._complained = True

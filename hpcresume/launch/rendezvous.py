@@ -1,0 +1,128 @@
+"""The private directory through which the supervisor and rank 0's session find each other. Small files only.
+
+Owns HPCRESUME_LAUNCH_DIR and what is in it: `session.json` says which attempt of which run this start became,
+`decision.json` what shall happen to the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcresume.errors import RunDirectoryError
+from hpcresume.io.durable import make_directory, remove_tree
+from hpcresume.io.paths import AttemptPaths, RunPaths
+from hpcresume.model import Cause, Decision
+from hpcresume.policy.cause import SessionDecision
+
+__all__ = ["LAUNCH_DIR", "LAUNCH_PARENT", "SUPERVISED", "Claimed", "Rendezvous"]
+
+LAUNCH_DIR = "HPCRESUME_LAUNCH_DIR"
+"""Names the directory to the ranks."""
+LAUNCH_PARENT = "HPCRESUME_LAUNCH_PARENT"
+"""Where to make the directory, when whoever starts the supervisor wants to look into it."""
+SUPERVISED = "HPCRESUME_SUPERVISED"
+"""Set to 1 for the ranks: the decision file counts, not their exit codes."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The attempt that this start became."""
+
+    run: RunPaths
+    number: int
+
+    @property
+    def paths(self) -> AttemptPaths:
+        """The files of the attempt."""
+        return self.run.attempt(self.number)
+
+
+class Rendezvous:
+    """One start's directory (0700)."""
+
+    def __init__(self, directory: Path, *, keep: bool) -> None:
+        self.directory = directory
+        self._keep = keep
+        self._claimed: Claimed | None = None
+
+    @classmethod
+    def create(cls, run: Path | None, environ: Mapping[str, str]) -> Rendezvous:
+        """Make the directory: where LAUNCH_PARENT says, else inside an existing run (which every node sees),
+        else in this machine's temporary directory, which rank 0 shares with the batch step.
+
+        Raises:
+            RunDirectoryError: no directory can be made there.
+        """
+        parent = environ.get(LAUNCH_PARENT)
+        try:
+            if parent:
+                return cls(Path(tempfile.mkdtemp(prefix="launch-", dir=parent)), keep=True)
+            if run is not None and RunPaths(run).run_json.exists():
+                make_directory(run / "launch")
+                return cls(Path(tempfile.mkdtemp(prefix="start-", dir=run / "launch")), keep=False)
+            return cls(Path(tempfile.mkdtemp(prefix="hpcresume-launch-")), keep=False)
+        except OSError as error:
+            where = str(error.filename or parent or run or tempfile.gettempdir())
+            raise RunDirectoryError(f"no place for the launch directory: {error.strerror}", where=where) from error
+
+    def environ(self) -> dict[str, str]:
+        """What the ranks get in their environment."""
+        return {LAUNCH_DIR: str(self.directory), SUPERVISED: "1"}
+
+    def claimed(self) -> Claimed | None:
+        """The attempt, as soon as rank 0 has claimed it."""
+        if self._claimed is None:
+            facts = _read_object(self.directory / "session.json")
+            run, number = facts.get("run"), facts.get("attempt")
+            if isinstance(run, str) and os.path.isabs(run) and isinstance(number, int) and number > 0:
+                self._claimed = Claimed(RunPaths(Path(run)), number)
+        return self._claimed
+
+    def decision(self) -> SessionDecision | None:
+        """What the session decided; the attempt's own file is the authority, the copy here comes second."""
+        claimed = self.claimed()
+        facts = _read_object(claimed.paths.decision) if claimed is not None else {}
+        return _as_decision(facts) or _as_decision(_read_object(self.directory / "decision.json"))
+
+    def remove(self) -> None:
+        """Remove the directory unless somebody else looks into it. Never raises: it is only litter."""
+        if not self._keep:
+            with contextlib.suppress(OSError):
+                remove_tree(self.directory)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _as_decision(facts: Mapping[str, Any]) -> SessionDecision | None:
+    try:
+        decision = Decision(facts.get("decision"))
+    except ValueError:
+        return None
+    step, generation = facts.get("step"), facts.get("generation")
+    return SessionDecision(
+        decision=decision,
+        reason=str(facts.get("reason") or ""),
+        step=step if isinstance(step, int) else None,
+        generation=generation if isinstance(generation, str) else None,
+        cause_hint=_as_cause(facts.get("cause_hint")),
+    )
+
+
+def _as_cause(value: object) -> Cause | None:
+    try:
+        return Cause(value)
+    except ValueError:
+        return None

@@ -1,0 +1,185 @@
+"""The supervisor of running ranks: passes warnings on, keeps the record, waits for the end.
+
+Owns the loop and what each signal means. Knows neither torch nor generations; all it learns of the training
+stands in small files that rank 0 leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+from hpcresume.io.durable import write_durably
+from hpcresume.launch.deadline import deadline_facts
+from hpcresume.launch.facts import FactsDesk, asker
+from hpcresume.launch.inbox import ENDING, WARNINGS, Taken, take_signal
+from hpcresume.launch.journal import Journal, say
+from hpcresume.launch.memory import memory_kills
+from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.ranks import RunningRanks, Warner
+from hpcresume.launch.records import close_predecessor, rank_warnings
+from hpcresume.launch.rendezvous import Claimed, Rendezvous
+from hpcresume.policy.cause import Evidence, SignalReceived, name_cause
+from hpcresume.slurm.commands import RequeueAnswer
+from hpcresume.slurm.environment import SlurmEnvironment
+
+__all__ = ["Supervisor"]
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at small files while nothing happens; a signal or the ranks' end wakes at once."""
+LOOK_UNCLAIMED = 0.1
+"""Seconds between looks until the attempt is claimed: a node lost before its record begins leaves no trace."""
+LOOK_SOON = 0.02
+"""Seconds between looks while a warning is on its way or Slurm is being asked."""
+
+MOST_RECORDED = 50
+"""Warnings that are recorded; more are passed on all the same."""
+
+
+class Supervisor:
+    """One start of the ranks, from their first second to their last.
+
+    Attributes:
+        evidence: what is known so far of why it ends.
+        requeued: Slurm's answer to the wish to start the job again, once asked.
+    """
+
+    def __init__(
+        self, options: LaunchOptions, slurm: SlurmEnvironment, rendezvous: Rendezvous, ranks: RunningRanks, kind: str
+    ) -> None:
+        self.options = options
+        self.slurm = slurm
+        self.rendezvous = rendezvous
+        self.ranks = ranks
+        self.journal = Journal()
+        self.evidence = Evidence(restarts=slurm.restart_count)
+        self.memory_before = memory_kills()
+        self.desk = FactsDesk(asker(slurm))
+        self.requeued: RequeueAnswer | None = None
+        self._warner = Warner(ranks.send, ranks.listens, lambda: rendezvous.claimed() is not None)
+        self._attached = False
+        self.journal.record(
+            "started",
+            kind=kind,
+            job_id=slurm.job_id,
+            restart=slurm.restart_count,
+            host=os.uname().nodename,
+            pid=os.getpid(),
+        )
+
+    def turn(self) -> bool:
+        """Wait a moment for a signal or news and answer it; False once the ranks have ended."""
+        child = self.ranks.poll()
+        if child is None:
+            taken = take_signal(self._patience())
+            if taken is not None:
+                self._on_signal(taken)
+            self._warner.advance()
+        else:
+            self.evidence = replace(self.evidence, child=child, child_at=time.time())
+        self._look()
+        return child is None
+
+    def _patience(self) -> float:
+        """Seconds until the next look."""
+        if self._warner.waiting or self.desk.waiting:
+            return LOOK_SOON
+        return LOOK_EVERY if self._attached else LOOK_UNCLAIMED
+
+    @property
+    def ending_since(self) -> float | None:
+        """When the scheduler's end sequence began, seconds since the epoch; None before."""
+        return next((s.at for s in self.evidence.signals if s.signal in ENDING), None)
+
+    @property
+    def claimed(self) -> Claimed | None:
+        """The attempt that this start became, once known."""
+        return self.rendezvous.claimed()
+
+    def _on_signal(self, taken: Taken) -> None:
+        if taken.number == signal.SIGINT:
+            self._on_interrupt()
+        elif taken.number in WARNINGS:
+            self._on_warning(taken, int(taken.number))
+        elif taken.number in ENDING:
+            # srun answers a TERM of its own by KILL to its tasks, mpiexec likewise: the ranks get a warning
+            # instead, once, and every second until the KILL is theirs.
+            self._on_warning(taken, 0 if self._warner.warned else int(signal.SIGUSR1))
+
+    def _on_warning(self, taken: Taken, forward: int) -> None:
+        if self.rendezvous.decision() is not None:
+            forward = 0  # the ranks are leaving; a signal now could only kill an interpreter that shuts down
+        if forward:
+            self._warner.warn(forward)
+        count = len(self.evidence.signals)
+        if count >= MOST_RECORDED and taken.number not in ENDING:
+            return
+        received = SignalReceived(int(taken.number), taken.at)
+        self.evidence = replace(self.evidence, signals=(*self.evidence.signals, received))
+        self.journal.record("warning-received", signal=taken.number.name, at=taken.at)
+        if forward:
+            self.journal.record("forwarded", signal=signal.Signals(forward).name)
+        if count == 0 or taken.number in ENDING:
+            say(f"{taken.number.name} received" + (", the ranks are told" if forward else ""))
+            self.desk.ask()
+            self._write_deadline()
+        if taken.number in ENDING:
+            self._name_cause_early()
+
+    def _on_interrupt(self) -> None:
+        """Ctrl-C: first save and stop, the second time at once."""
+        if self.evidence.interrupted:
+            say("interrupted again: the ranks are killed")
+            self.ranks.kill()
+            return
+        say("interrupted: the ranks save and stop (once more kills them)")
+        self.evidence = replace(self.evidence, interrupted=True)
+        self.journal.record("warning-received", signal="SIGINT", at=time.time())
+        self._warner.warn(int(signal.SIGUSR1))
+
+    def _look(self) -> None:
+        """Take in what has become known since: the attempt's directory, Slurm's answer."""
+        claimed = self.claimed
+        if claimed is not None and not self._attached:
+            self._attach(claimed)
+        facts = self.desk.collect()
+        if facts is not None:
+            self.evidence = replace(self.evidence, job=self.desk.known)
+            self.journal.record("slurm", state=facts.state, reason=facts.reason, end=facts.end,
+                                preempted_at=facts.preempted_at)  # fmt: skip
+            self._write_deadline()
+            if self.ending_since is not None:
+                self._name_cause_early()
+
+    def _attach(self, claimed: Claimed) -> None:
+        self._attached = True
+        self.journal.attach(claimed.paths.supervisor)
+        self.evidence = replace(self.evidence, claimed=True)
+        restarted = self.slurm.job_id if self.slurm.restart_count > 0 else None
+        try:
+            before = close_predecessor(claimed.run, claimed.number, restarted_job=restarted)
+        except OSError as error:
+            say(f"the end of the attempt before cannot be recorded: {error}")
+            return
+        if before is not None:
+            self.journal.record("predecessor", attempt=before.attempt, cause=before.cause.value)
+        self._write_deadline()
+
+    def _name_cause_early(self) -> None:
+        """The KILL may come before the ranks are done: say now what is known, the end may correct it."""
+        heard = rank_warnings(self.claimed.paths) if self.claimed is not None else ()
+        self.evidence = replace(self.evidence, rank_warnings=heard)
+        ending = name_cause(self.evidence)
+        self.journal.record("cause", cause=ending.cause.value, evidence=list(ending.evidence), early=True)
+
+    def _write_deadline(self) -> None:
+        """deadline.json for rank 0, as well as it is known now."""
+        facts = deadline_facts(self.evidence)
+        if facts is None or self.claimed is None:
+            return
+        try:
+            write_durably(self.claimed.paths.deadline, facts)
+        except OSError as error:
+            say(f"the deadline cannot be written: {error}")

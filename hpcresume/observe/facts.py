@@ -1,0 +1,177 @@
+"""The facts of one attempt, gathered from its files. Knows the names of events; compares no attempts."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpcresume.io.paths import AttemptPaths, RunPaths, parse_generation_name
+from hpcresume.model import Cause, Skipped
+from hpcresume.observe.ledger_reader import MetricRecord, Record, read_ledger, read_metrics, read_supervisor
+from hpcresume.observe.lines import JsonObject, read_json_object
+
+__all__ = ["AttemptFacts", "gather", "read_facts", "skipped_from"]
+
+_STARTED = ("restored", "fresh-start")
+
+
+@dataclass(frozen=True)
+class AttemptFacts:
+    """What the files of one attempt say. Times are unix seconds, durations seconds summed over the attempt.
+
+    `has_begun`: it has chosen the generation that it starts from. `cause`: None while nothing names one.
+    """
+
+    attempt: int
+    has_begun: bool
+    start_step: int
+    end_step: int
+    restored_from: str | None
+    generations: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    cause: Cause | None
+    evidence: tuple[str, ...]
+    warnings: int
+    began: float | None
+    ended: float | None
+    save_seconds: float
+    verify_seconds: float
+    restore_seconds: float
+
+    @property
+    def committed_steps(self) -> tuple[int, ...]:
+        """Steps of the generations that this attempt committed."""
+        parsed = (parse_generation_name(name) for name in self.generations)
+        return tuple(each[0] for each in parsed if each)
+
+
+def read_facts(run: RunPaths, attempt: int) -> AttemptFacts:
+    """Read every file of one attempt; missing ones say nothing.
+
+    Raises:
+        OSError: a file is there and cannot be read.
+    """
+    paths = run.attempt(attempt)
+    return gather(
+        attempt,
+        ledger=read_ledger(paths),
+        supervisor=read_supervisor(paths),
+        metrics=read_metrics(paths),
+        start=read_json_object(paths.start),
+        decision=read_json_object(paths.decision),
+        progress=_progress(paths),
+    )
+
+
+def gather(
+    attempt: int,
+    *,
+    ledger: Sequence[Record],
+    supervisor: Sequence[Record],
+    metrics: Sequence[MetricRecord],
+    start: JsonObject,
+    decision: JsonObject,
+    progress: int,
+) -> AttemptFacts:
+    """Pure: from what the files hold to the facts."""
+    restored = _named(ledger, "restored")
+    saves = _named(ledger, "saved")
+    generation = _start_generation(start, restored)
+    first = parse_generation_name(generation)[0] if generation else 0  # type: ignore[index]
+    steps = [first, progress, *(m.step for m in metrics[-1:]), *(int(s.number("step")) for s in saves)]
+    times = [record.t for record in (*ledger, *supervisor)] + [record.t for record in metrics]
+    return AttemptFacts(
+        attempt=attempt,
+        has_begun=bool(start) or any(record.event in _STARTED for record in ledger),
+        start_step=first,
+        end_step=max(steps),
+        restored_from=generation,
+        generations=tuple(dict.fromkeys(s.text("generation") for s in saves if s.text("generation"))),
+        skipped=_skipped(start, restored),
+        cause=_cause(ledger, supervisor, decision),
+        evidence=_evidence(ledger, supervisor, decision),
+        warnings=len(_named(ledger, "warning")),
+        began=min(times, default=None),
+        ended=max(times, default=None),
+        save_seconds=_total(saves, "seconds"),
+        verify_seconds=_total(saves, "verify_seconds") + _total(restored, "verify_seconds"),
+        restore_seconds=_total(restored, "seconds"),
+    )
+
+
+def skipped_from(values: object) -> tuple[Skipped, ...]:
+    """The `skipped` list of an event or of start.json; what is no such list is none."""
+    if not isinstance(values, list):
+        return ()
+    return tuple(_one_skipped(value) for value in values if isinstance(value, dict))
+
+
+def _one_skipped(value: dict[str, Any]) -> Skipped:
+    offset = value.get("offset", -1)
+    return Skipped(
+        generation=str(value.get("generation", "")),
+        reason=str(value.get("reason", "")),
+        tensor=str(value.get("tensor", "")),
+        offset=offset if isinstance(offset, int) else -1,
+    )
+
+
+def _named(records: Iterable[Record], *names: str) -> list[Record]:
+    return [record for record in records if record.event in names]
+
+
+def _total(records: Iterable[Record], key: str) -> float:
+    return sum(record.number(key) for record in records)
+
+
+def _start_generation(start: JsonObject, restored: Sequence[Record]) -> str | None:
+    """start.json is the authority (it fences); the ledger says the same and may be all there is."""
+    named = start.get("generation") if start else None
+    if not start and restored:
+        named = restored[-1].text("generation")
+    return named if isinstance(named, str) and parse_generation_name(named) else None
+
+
+def _skipped(start: JsonObject, restored: Sequence[Record]) -> tuple[Skipped, ...]:
+    if restored:
+        return skipped_from(restored[-1].fields.get("skipped"))
+    return skipped_from(start.get("skipped"))
+
+
+def _as_cause(value: object) -> Cause | None:
+    try:
+        return Cause(value)
+    except ValueError:
+        return None
+
+
+def _cause(ledger: Sequence[Record], supervisor: Sequence[Record], decision: JsonObject) -> Cause | None:
+    """The supervisor saw the end from outside and is believed first; then the session's own last words."""
+    for record in reversed(_named(supervisor, "ended", "cause")):
+        cause = _as_cause(record.fields.get("cause"))
+        if cause is not None:
+            return cause
+    if decision.get("decision") == "done" or _named(ledger, "finished"):
+        return Cause.DONE
+    return _as_cause(decision.get("cause_hint")) or (Cause.CRASH if _named(ledger, "exception") else None)
+
+
+def _evidence(ledger: Sequence[Record], supervisor: Sequence[Record], decision: JsonObject) -> tuple[str, ...]:
+    for record in reversed(_named(supervisor, "cause")):
+        listed = record.fields.get("evidence")
+        if isinstance(listed, list) and listed:
+            return tuple(str(each) for each in listed)
+    for record in _named(ledger, "exception"):
+        return (f"{record.text('type')}: {record.text('message')}",)
+    return (str(decision["reason"]),) if decision.get("reason") else ()
+
+
+def _progress(paths: AttemptPaths) -> int:
+    """The newest finished step, 0 when none is known (8 bytes, little endian, signed)."""
+    try:
+        data = paths.progress.read_bytes()
+    except FileNotFoundError:
+        return 0
+    return max(0, int(struct.unpack("<q", data[:8])[0])) if len(data) >= 8 else 0

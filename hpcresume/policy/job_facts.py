@@ -1,0 +1,36 @@
+"""What the scheduler says of a job, as one frozen value. Knows no command and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["JobFacts"]
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """The fields of `scontrol show job` that decisions rest on.
+
+    Times are seconds since the epoch, None when Slurm says None, N/A or Unknown.
+
+    Attributes:
+        state: Slurm's JobState, for instance RUNNING, COMPLETING, PREEMPTED, NODE_FAIL.
+        reason: Slurm's Reason, for instance None, NodeDown, Preempted.
+        requeueable: the Requeue field: may `scontrol requeue` bring the job back?
+        restarts: how often the job was started before.
+        start: when this attempt began.
+        end: when Slurm will end it. A preemption with grace moves this to now + GraceTime.
+        preempted_at: PreemptTime, set once Slurm has chosen the job for preemption.
+        down_nodes: those of the job's nodes that Slurm calls down.
+        asked_at: our clock when Slurm answered.
+    """
+
+    state: str
+    reason: str = ""
+    requeueable: bool | None = None
+    restarts: int = 0
+    start: float | None = None
+    end: float | None = None
+    preempted_at: float | None = None
+    down_nodes: tuple[str, ...] = ()
+    asked_at: float = 0.0

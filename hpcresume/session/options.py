@@ -1,0 +1,106 @@
+"""What a user may pass to `session`, checked. Knows nothing of what it is used for."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcresume.config.durations import parse_cadence, parse_duration
+from hpcresume.errors import ConfigError
+from hpcresume.policy.cadence import Cadence
+from hpcresume.session.signals import signal_numbers
+
+__all__ = ["Options", "check_total", "read_options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The checked options; see `hpcresume.session.session` for their meanings."""
+
+    run: Path
+    every: Cadence
+    keep: int
+    comm: object
+    write_path: str
+    read_back: str
+    watchdog: float
+    reaction: float
+    save_failures: int
+    reopen: bool
+    signals: tuple[signal.Signals, ...]
+
+
+def read_options(
+    run: object,
+    *,
+    every: object,
+    keep: object,
+    comm: object,
+    write_path: object,
+    read_back: object,
+    watchdog: object,
+    reaction: object,
+    save_failures: object,
+    reopen: object,
+    signals: Iterable[str],
+) -> Options:
+    """Check every option.
+
+    Raises:
+        ConfigError: names the option, and the nearest valid value where there is one.
+    """
+    return Options(
+        run=_path(run),
+        every=parse_cadence(every),
+        keep=_whole(keep, "keep", 1),
+        comm=comm,
+        write_path=_one_of(write_path, "write_path", ("auto", "mpiio", "posix")),
+        read_back=_one_of(read_back, "read_back", ("all", "sample")),
+        watchdog=math.inf if watchdog == "off" else parse_duration(watchdog, where="watchdog"),
+        reaction=_seconds(reaction),
+        save_failures=_whole(save_failures, "save_failures", 0),
+        reopen=bool(reopen),
+        signals=signal_numbers(signals),
+    )
+
+
+def check_total(total_steps: object) -> int:
+    """The number of steps in the whole run.
+
+    Raises:
+        ConfigError: it is no whole number from 1.
+    """
+    return _whole(total_steps, "total_steps", 1)
+
+
+def _path(run: object) -> Path:
+    if not isinstance(run, str | os.PathLike) or not os.fspath(run):
+        raise ConfigError(f"{run!r} is no path", where="run", hint='"runs/my-training"')
+    text = os.fspath(run)
+    if isinstance(text, bytes) or any(ord(c) < 32 for c in text):
+        raise ConfigError(f"{text!r} holds control characters or is bytes", where="run", hint="a plain path")
+    return Path(text)
+
+
+def _whole(value: object, where: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 10**12:
+        raise ConfigError(f"{value!r} is no whole number from {least}", where=where, hint=f"{where}={least}")
+    return value
+
+
+def _one_of(value: object, where: str, names: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in names:
+        raise ConfigError(f"{value!r} is unknown", where=where, hint=" or ".join(map(repr, names)))
+    return value
+
+
+def _seconds(reaction: object) -> float:
+    if isinstance(reaction, str):
+        return parse_duration(reaction, where="reaction")
+    if isinstance(reaction, bool) or not isinstance(reaction, int | float) or not 0 <= reaction < math.inf:
+        raise ConfigError(f"{reaction!r} is no number of seconds", where="reaction", hint="reaction=0.25")
+    return float(reaction)

@@ -1,0 +1,138 @@
+"""Saving, and what failed saves mean. Owns the count of failures in a row and what a save costs.
+
+A failed save never kills a healthy training: it is reported, counted and tried again; past the budget the run
+stops loudly. Decides nothing about when.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from hpcresume.checkpoint.retire import retire
+from hpcresume.checkpoint.save import SaveOptions, save_generation
+from hpcresume.errors import CheckpointError, FencedError, HpcresumeError, StateError
+from hpcresume.model import Decision, Event, Generation
+from hpcresume.session.attempt import Attempt, say
+from hpcresume.session.options import Options
+from hpcresume.session.tracking import Tracked
+
+__all__ = ["BEARABLE", "Saver"]
+
+BEARABLE: Final = (CheckpointError, StateError)
+"""What a save may raise without ending the training (on all ranks alike, by vote)."""
+
+
+class Saver:
+    """Saves the tracked state of one attempt.
+
+    Attributes:
+        generation: name of the newest committed generation, or None.
+        step: the step of that generation, or the step the attempt began with.
+        failures: saves that failed since the last one that did not.
+        seconds: what the last full save took, None before the first.
+        tried_step, tried_at: the last save, whatever became of it; seconds of `time.monotonic`.
+    """
+
+    def __init__(self, attempt: Attempt, tracked: Tracked, options: Options) -> None:
+        self._attempt = attempt
+        self._tracked = tracked
+        self._options = options
+        self.generation: str | None = None
+        self.step = 0
+        self.failures = 0
+        self.seconds: float | None = None
+        self.tried_step = 0
+        self.tried_at = time.monotonic()
+
+    def begin_at(self, step: int, generation: str | None) -> None:
+        """The attempt starts from `generation`."""
+        self.generation, self.step, self.tried_step = generation, step, step
+        self.tried_at = time.monotonic()
+
+    def holds(self, step: int) -> bool:
+        """Is the state after `step` steps in the newest generation?"""
+        return self.generation is not None and self.step == step
+
+    def save(self, step: int, total: int, *, read_back: str | None = None) -> Generation:
+        """Collective. Commit the state after `step` steps.
+
+        Raises:
+            SaveError, StateError: nothing was committed; on all ranks alike.
+        """
+        attempt = self._attempt
+        attempt.emit_once(Event("save-begin", {"step": step}))
+        began = time.monotonic()
+        try:
+            generation = self._write(step, total, read_back or self._options.read_back)
+        except HpcresumeError as error:
+            self._note_failure(step, error)
+            raise
+        finally:
+            self.tried_step, self.tried_at = step, time.monotonic()
+        self._note_success(generation, time.monotonic() - began)
+        return generation
+
+    def retire_old(self) -> None:
+        """Rank 0: after a commit, make room. What cannot be removed is only reported."""
+        if self._attempt.ranks.rank == 0:
+            try:
+                retire(self._attempt.run, keep=self._options.keep, emit=self._attempt.emit)
+            except OSError as error:
+                self._attempt.emit(Event("retire-failed", {"error": str(error)}))
+
+    def give_up_if_hopeless(self, error: HpcresumeError, *, at_once: bool = False) -> None:
+        """Hold the run and raise `error` when the budget of failures is spent, or when we are fenced off.
+
+        Raises:
+            HpcresumeError: `error`.
+        """
+        fenced = isinstance(error, FencedError)
+        if not (fenced or at_once or self.failures > self._options.save_failures):
+            return
+        reason = "a newer attempt of the run has begun" if fenced else f"{self.failures} saves in a row failed"
+        hint = None if fenced else "storage"
+        self._attempt.decide(
+            Decision.HOLD, f"{reason}: {error}", step=self.step, generation=self.generation, cause_hint=hint
+        )
+        say(self._attempt.ranks, f"stopping, {reason}; the newest generation is {self.generation}")
+        raise error
+
+    def _write(self, step: int, total: int, read_back: str) -> Generation:
+        attempt = self._attempt
+        state: Any = self._tracked.state(step, total)
+        with attempt.watchdog.guard(f"save step {step}"):
+            attempt.ranks.barrier()
+            return save_generation(
+                attempt.run,
+                state,
+                step=step,
+                attempt=attempt.number,
+                parent=self.generation,
+                ranks=attempt.ranks,
+                options=SaveOptions(self._options.write_path, read_back),
+                emit=attempt.emit_once,
+            )
+
+    def _note_success(self, generation: Generation, seconds: float) -> None:
+        self.failures = 0
+        self.generation, self.step = generation.name, generation.step
+        if generation.read_back != "none":
+            self.seconds = seconds
+        fields = {
+            "generation": generation.name,
+            "step": generation.step,
+            "seconds": seconds,
+            "bytes": generation.nbytes,
+            "write_path": generation.write_path,
+            "read_back": generation.read_back,
+        }
+        self._attempt.emit_once(Event("saved", fields))
+        self._attempt.sync()
+        say(self._attempt.ranks, f"saved {generation.name} in {seconds:.2f} s")
+
+    def _note_failure(self, step: int, error: HpcresumeError) -> None:
+        self.failures += 1
+        fields = {"step": step, "error": str(error), "type": type(error).__name__, "failures": self.failures}
+        self._attempt.emit_once(Event("save-failed", fields))
+        say(self._attempt.ranks, f"save {self.failures} failed at step {step}: {error}")

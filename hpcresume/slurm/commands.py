@@ -1,0 +1,173 @@
+"""The one place that runs Slurm commands: argument lists, never a shell, each with a time limit.
+
+A training never waits for Slurm, and never dies of it: `requeue` and `job_alive` report what happened,
+`show_job` raises `SlurmError` only.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hpcresume.errors import SlurmError
+from hpcresume.policy.job_facts import JobFacts
+from hpcresume.slurm.job_text import parse_job
+
+__all__ = ["Answer", "Execute", "Requeue", "RequeueAnswer", "down_nodes", "execute", "job_alive", "requeue", "show_job"]
+
+TIMEOUT = 10.0
+"""Seconds for one command. slurmctld's own MessageTimeout is 10 by default (slurm.conf(5))."""
+PAUSES = (0.5, 2.0)
+"""Seconds between tries when the controller did not answer."""
+
+_JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
+_NODE_LIST = re.compile(r"[A-Za-z0-9_.,\[\]-]{1,65536}")
+_BUSY = re.compile(r"socket timed out|unable to contact|connection refused|temporarily|try again", re.IGNORECASE)
+_UNKNOWN_JOB = "invalid job id"
+_ALIVE = frozenset(
+    {"COMPLETING", "CONFIGURING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+)
+"""Job states in which nodes are held (squeue(1), JOB STATE CODES)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave back. `code` is its exit code; None when it was missing or took too long."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+Execute = Callable[[Sequence[str], float], Answer]
+"""Runs an argument list within so many seconds: the seam that tests replace."""
+
+
+class Requeue(str, enum.Enum):
+    """What became of the wish to requeue the job."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True)
+class RequeueAnswer:
+    """ACCEPTED: Slurm will end this job and start it again. `detail` is Slurm's own words otherwise."""
+
+    result: Requeue
+    detail: str = ""
+
+
+def execute(arguments: Sequence[str], timeout: float) -> Answer:
+    """Run a command, output captured as text (undecodable bytes replaced). Never raises."""
+    # A user's SLURM_TIME_FORMAT or SQUEUE_FORMAT changes what the commands print.
+    unwanted = ("SLURM_TIME_FORMAT", "SQUEUE_", "SCONTROL_")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)} | {"LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            list(arguments), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=environ, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(None, "", f"no answer within {timeout:g} s")
+    except (OSError, ValueError) as error:
+        return Answer(None, "", f"{type(error).__name__}: {error}")
+    return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def show_job(job_id: str, *, name: str | None = None, timeout: float = TIMEOUT, execute: Execute = execute) -> JobFacts:
+    """Ask Slurm about a job.
+
+    Args:
+        job_id: as `SlurmEnvironment.job_id` gives it.
+        name: the job's name (SLURM_JOB_NAME); by default the environment's, when the environment is this job's.
+        timeout: seconds for each try.
+        execute: runs the command.
+
+    Raises:
+        SlurmError: scontrol is missing, hangs, refuses, or answers what cannot be trusted.
+    """
+    _check_job_id(job_id)
+    answer = _patiently(["scontrol", "--oneliner", "show", "job", job_id], timeout, execute)
+    if answer.code != 0:
+        raise SlurmError(f"scontrol show job: {_words(answer)}", where=f"job {job_id}")
+    known = os.environ.get("SLURM_JOB_NAME") if name is None else name
+    return parse_job(answer.out, job_id, name=known, asked_at=time.time())
+
+
+def down_nodes(node_list: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> tuple[str, ...]:
+    """Which nodes of a list (`n[1-4,7]`, as SLURM_JOB_NODELIST has it) are down or do not answer. Never raises.
+
+    Empty also when Slurm cannot be asked.
+    """
+    if not _NODE_LIST.fullmatch(node_list):
+        return ()
+    words = ["sinfo", "--noheader", "--Node", f"--nodes={node_list}", "--format=%N %T"]
+    answer = _patiently(words, timeout, execute)
+    pairs = [line.split() for line in answer.out.splitlines()] if answer.code == 0 else []
+    # The flag * means that the node does not respond (sinfo(1), NODE STATE CODES).
+    lost = {
+        pair[0] for pair in pairs if len(pair) == 2 and (pair[1].lower().startswith("down") or pair[1].endswith("*"))
+    }
+    return tuple(sorted(lost))
+
+
+def requeue(job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> RequeueAnswer:
+    """Put a running job back in the queue: Slurm kills it (CONT+TERM, then KILL) and starts it again.
+
+    Call it after the commit only. Never raises. Slurm refuses a job with Requeue=0, one of salloc or srun,
+    and a pending one (scontrol(1)); a pending one will start anyway, so that counts as accepted.
+    """
+    try:
+        _check_job_id(job_id)
+    except SlurmError as error:
+        return RequeueAnswer(Requeue.REFUSED, str(error))
+    answer = _patiently(["scontrol", "requeue", job_id], timeout, execute)
+    if answer.code == 0:
+        return RequeueAnswer(Requeue.ACCEPTED)
+    words = _words(answer)
+    if "pending" in words.lower():
+        return RequeueAnswer(Requeue.ACCEPTED, words)
+    return RequeueAnswer(Requeue.UNAVAILABLE if answer.code is None else Requeue.REFUSED, words)
+
+
+def job_alive(job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> bool | None:
+    """Does the job hold nodes now? None when Slurm cannot be asked. Never raises.
+
+    A pending job, one that waits after a requeue included, holds nothing: False. So does one that Slurm has
+    forgotten (MinJobAge).
+    """
+    try:
+        _check_job_id(job_id)
+    except SlurmError:
+        return None
+    answer = _patiently(["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job_id}"], timeout, execute)
+    if answer.code == 0:
+        return any(line.strip() in _ALIVE for line in answer.out.splitlines())
+    return False if _UNKNOWN_JOB in answer.err.lower() else None
+
+
+def _check_job_id(job_id: str) -> None:
+    if not _JOB_ID.fullmatch(job_id):
+        raise SlurmError("not a job id", where=repr(job_id)[:60], hint="123, or 120_3 for a task of an array")
+
+
+def _patiently(arguments: Sequence[str], timeout: float, execute: Execute) -> Answer:
+    answer = execute(arguments, timeout)
+    for pause in PAUSES:
+        if answer.code == 0 or not _BUSY.search(answer.err):
+            break
+        time.sleep(pause)
+        answer = execute(arguments, timeout)
+    return answer
+
+
+def _words(answer: Answer) -> str:
+    """Slurm's own message on one line of at most 300 characters, nothing in it that steers a terminal."""
+    text = " ".join((answer.err.strip() or answer.out.strip() or f"exit code {answer.code}").split())
+    return "".join(c if c.isprintable() else "?" for c in text)[:300]

@@ -1,0 +1,4 @@
+"""Shipped for users' own tests: a fault-injecting filesystem and contract suites.
+
+Nothing below the command line may import it.
+"""

@@ -1,0 +1,1 @@
+"""Tests of the ranks, their backends, votes and the watchdog."""

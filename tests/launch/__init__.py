@@ -1,0 +1,1 @@
+"""The supervisor: pure decisions by table and by hypothesis, the rest with real processes."""

@@ -1,0 +1,160 @@
+"""What the supervisor reads of earlier attempts, and how it closes one that was cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpcresume.errors import RunDirectoryError
+from hpcresume.io.paths import RunPaths
+from hpcresume.launch.memory import memory_kills, new_memory_kills
+from hpcresume.launch.records import (
+    close_predecessor,
+    committed_step,
+    last_decision,
+    past_attempts,
+    raised,
+    rank_warnings,
+)
+from hpcresume.launch.rendezvous import Rendezvous
+from hpcresume.model import Cause, Decision
+from hpcresume.policy.budgets import PastAttempt
+from hpcresume.policy.cause import SignalReceived
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunPaths:
+    for number in (1, 2):
+        (tmp_path / f"attempts/{number:04d}").mkdir(parents=True)
+    return RunPaths(tmp_path)
+
+
+def write(path: Path, *lines: object) -> None:
+    with path.open("a") as file:
+        file.writelines((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+
+
+def supervised(run: RunPaths, number: int, *lines: dict[str, object]) -> None:
+    write(run.attempt(number).supervisor, *({"t": 100.0 + n, "mono": 0.0, **line} for n, line in enumerate(lines)))
+
+
+def test_an_ended_attempt_is_read_from_its_supervisors_own_words(run):
+    supervised(run, 1, {"event": "decision", "decision": "come-back"},
+               {"event": "ended", "cause": "preempted", "committed": 40})  # fmt: skip
+    assert past_attempts(run, 2) == (PastAttempt(1, Cause.PREEMPTED, 40, "come-back"),)
+    assert last_decision(RunPaths(run.root)) == ""
+
+
+def test_the_committed_step_comes_from_the_session_and_damaged_lines_cost_themselves_only(run):
+    write(run.attempt(1).ledger, {"event": "saved", "step": 10}, '{"event": "saved", "step": 99', "\x00\xff saved",
+          {"event": "saved", "step": 20}, {"event": "save-begin", "step": 30, "x": "saved"}, "[]", "5")  # fmt: skip
+    assert committed_step(run.attempt(1)) == 20
+    assert committed_step(run.attempt(2)) is None
+
+
+def test_the_warnings_that_the_ranks_got_are_read_from_the_session(run):
+    write(run.attempt(1).ledger, {"t": 2.0, "event": "warning", "signal": "SIGUSR1"}, {"event": "warning"},
+          {"t": 3.0, "event": "warning", "signal": 15}, {"t": 4.0, "event": "warning", "signal": "SIGX"})  # fmt: skip
+    assert rank_warnings(run.attempt(1)) == (SignalReceived(10, 2.0), SignalReceived(15, 3.0))
+
+
+def test_the_first_exception_of_any_rank_is_the_one_that_counts(run):
+    write(run.attempt(1).ledger, {"t": 2.0, "event": "exception", "type": "PeerFailureError", "rank": 0})
+    write(run.attempt(1).rank_ledger(3), {"t": 1.0, "event": "exception", "type": "ValueError", "rank": 3, "step": 7})
+    first = raised(run.attempt(1))
+    assert first is not None
+    assert (first.type, first.rank, first.step) == ("ValueError", 3, 7)
+    assert raised(run.attempt(2)) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "claim", "restarted", "cause"),
+    [
+        ([{"event": "started"}], {"job_id": "7"}, "7", Cause.NODE_FAILURE),
+        ([{"event": "started"}], {"job_id": "7"}, None, Cause.UNKNOWN),
+        ([{"event": "started"}], {"job_id": "6"}, "7", Cause.UNKNOWN),
+        ([{"event": "started"}], {}, "7", Cause.NODE_FAILURE),
+        ([{"event": "started"}, {"event": "cause", "cause": "preempted"}], {"job_id": "7"}, "7", Cause.PREEMPTED),
+        ([], {"job_id": "7"}, "7", Cause.NODE_FAILURE),
+        ([], {"job_id": None}, None, Cause.UNKNOWN),
+        ([{"event": "started"}], {"job_id": None}, "7", Cause.UNKNOWN),
+        ([{"event": "started"}], "torn {", "7", Cause.NODE_FAILURE),
+    ],
+)
+def test_an_attempt_that_was_cut_off_is_closed_by_the_next_one(run, lines, claim, restarted, cause):
+    write(run.attempt(1).claim, claim)
+    supervised(run, 1, *lines)
+    write(run.attempt(1).ledger, {"t": 150.0, "event": "saved", "step": 30})
+    assert close_predecessor(run, 2, restarted_job=restarted) == PastAttempt(1, cause, 30)
+    assert past_attempts(run, 2) == (PastAttempt(1, cause, 30),)
+    last = json.loads(run.attempt(1).supervisor.read_text().splitlines()[-1])
+    assert (last["t"], last["told_by"], last["exit_code"]) == (150.0, 2, None)
+
+
+def test_an_attempt_that_ended_is_not_closed_twice(run):
+    supervised(run, 1, {"event": "ended", "cause": "crash", "committed": None})
+    before = run.attempt(1).supervisor.read_bytes()
+    assert close_predecessor(run, 2, restarted_job="7") is None
+    assert close_predecessor(run, 1, restarted_job="7") is None
+    assert run.attempt(1).supervisor.read_bytes() == before
+
+
+def test_the_rendezvous_believes_no_half_written_or_foreign_pointer(tmp_path):
+    meeting = Rendezvous.create(None, {"HPCRESUME_LAUNCH_PARENT": str(tmp_path)})
+    pointer = meeting.directory / "session.json"
+    for text in ("", "{", "[]", "null", '{"run": "relative", "attempt": 1}', '{"run": "/x", "attempt": "1"}',
+                 '{"run": "/x", "attempt": 0}'):  # fmt: skip
+        pointer.write_text(text)
+        assert meeting.claimed() is None
+    pointer.write_text(json.dumps({"run": str(tmp_path), "attempt": 2}))
+    claimed = meeting.claimed()
+    assert claimed is not None
+    assert claimed.paths.root == tmp_path / "attempts/0002"
+
+
+def test_the_decision_of_the_attempt_counts_before_the_copy(tmp_path):
+    meeting = Rendezvous.create(None, {"HPCRESUME_LAUNCH_PARENT": str(tmp_path)})
+    (meeting.directory / "decision.json").write_text('{"decision": "come-back", "step": 3}')
+    copy = meeting.decision()
+    assert copy is not None
+    assert (copy.decision, copy.step) == (Decision.COME_BACK, 3)
+    (tmp_path / "attempts/0001").mkdir(parents=True)
+    (tmp_path / "attempts/0001/decision.json").write_text('{"decision": "hold", "cause_hint": "storage"}')
+    (meeting.directory / "session.json").write_text(json.dumps({"run": str(tmp_path), "attempt": 1}))
+    own = meeting.decision()
+    assert own is not None
+    assert (own.decision, own.cause_hint) == (Decision.HOLD, Cause.STORAGE)
+
+
+def test_a_launch_directory_lies_in_an_existing_run_where_every_node_sees_it(tmp_path):
+    elsewhere = Rendezvous.create(tmp_path, {})
+    assert not elsewhere.directory.is_relative_to(tmp_path)
+    elsewhere.remove()
+    (tmp_path / "run.json").touch()
+    meeting = Rendezvous.create(tmp_path, {})
+    assert meeting.directory.parent == tmp_path / "launch"
+    assert meeting.directory.stat().st_mode & 0o777 == 0o700
+    meeting.remove()
+    assert not meeting.directory.exists()
+
+
+def test_no_place_for_the_launch_directory_is_a_typed_error(tmp_path):
+    with pytest.raises(RunDirectoryError, match="no place"):
+        Rendezvous.create(None, {"HPCRESUME_LAUNCH_PARENT": str(tmp_path / "missing")})
+
+
+def test_the_kernels_kills_for_memory_are_counted_for_this_job(tmp_path):
+    cgroups, root = tmp_path / "cgroup", tmp_path / "fs"
+    cgroups.write_text("4:memory:/slurm/uid_0/job_12/step_batch\n0::/system.slice/job_12/step_batch/task_0\n")
+    second, first = root / "system.slice/job_12/memory.events", root / "memory/slurm/uid_0/job_12/memory.oom_control"
+    for file, text in ((second, "low 0\noom 1\noom_kill 1\n"), (first, "under_oom 0\noom_kill 4\n")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    before = memory_kills(cgroups, root)
+    assert before == {second: 1, first: 4}
+    second.write_text("low 0\noom 3\noom_kill 3\n")
+    (line,) = new_memory_kills(before, memory_kills(cgroups, root))
+    assert "killed 2 process(es) for memory" in line
+    assert memory_kills(tmp_path / "missing", root) == {}
