@@ -58,6 +58,12 @@ class Leaf:
     kind: str
     value: Any
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array or slice; 0 for what is not bulk data."""
+        array = self.value.array if self.kind == "sliced" else self.value
+        return int(array.nbytes) if self.kind in ("array", "sliced") else 0
+
 
 def path_text(path: Iterable[Key]) -> str:
     """A path as a person writes it in Python: `optimizer['state'][0]`."""

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Plan", "TimeLeft", "choose"]
+__all__ = ["Plan", "TimeLeft", "choose", "patience"]
 
 LEAVING: Final = 2.0
 """Seconds kept for what follows a save: the decision on disk, the exit barrier, the end of the processes."""
@@ -19,6 +19,9 @@ HOPELESS: Final = 0.5
 
 UNREAD: Final = 0.6
 """Share of a save's time that is left without reading back: writing and syncing cost more than reading."""
+
+SLOWEST: Final = 20e6
+"""Bytes a second: a filesystem that gives one rank less is taken for dead, not for slow."""
 
 
 class Plan(str, enum.Enum):
@@ -62,3 +65,13 @@ def choose(time: TimeLeft) -> Plan:
     if usable >= HOPELESS * UNREAD * time.save_seconds:
         return Plan.SAVE_WITHOUT_READ_BACK
     return Plan.KEEP_LAST
+
+
+def patience(wait: float, nbytes: int) -> float:
+    """Seconds until ranks that move `nbytes` each are called missing: a healthy long save is never cut off.
+
+    Args:
+        wait: how long ranks wait for each other when nothing is moved.
+        nbytes: the most that one rank may have to write and read back, or to read.
+    """
+    return wait + 2 * nbytes / SLOWEST

@@ -19,7 +19,7 @@ from hpcresume.errors import ConfigError, HpcresumeError, RankStructureError
 from hpcresume.model import Cause, Decision, Event, EveryRank
 from hpcresume.policy import deadline
 from hpcresume.policy.cadence import SaveHistory, next_cadence_step, save_is_due
-from hpcresume.policy.deadline import Plan, TimeLeft
+from hpcresume.policy.deadline import Plan, TimeLeft, patience
 from hpcresume.policy.votes import steps_until_next_vote
 from hpcresume.session import rng
 from hpcresume.session.attempt import Attempt, say
@@ -306,7 +306,7 @@ class Engine:
         """Collective. Load the newest generation into the tracked objects; return the generators' state."""
         attempt, began = self._attempt, time.monotonic()
         self._agree_on_what_is_tracked()
-        with attempt.watchdog.guard("restore"):
+        with attempt.watchdog.guard("restore", patience(attempt.watchdog.timeout, self._saver.nbytes)):
             restored = restore_newest(
                 attempt.run,
                 attempt=attempt.number,
@@ -325,7 +325,8 @@ class Engine:
         """Collective. The same things on all ranks, all of them such as can be saved."""
         failed: Exception | None = None
         try:
-            tree.flatten(self._tracked.state(0, self.total))
+            _, leaves = tree.flatten(self._tracked.state(0, self.total))
+            self._saver.nbytes = sum(leaf.nbytes for leaf in leaves)
         except HpcresumeError as error:
             failed = error
         with self._attempt.watchdog.guard("begin"):

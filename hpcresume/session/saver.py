@@ -13,6 +13,7 @@ from hpcresume.checkpoint.retire import retire
 from hpcresume.checkpoint.save import SaveOptions, save_generation
 from hpcresume.errors import CheckpointError, FencedError, HpcresumeError, StateError
 from hpcresume.model import Decision, Event, Generation
+from hpcresume.policy.deadline import patience
 from hpcresume.session.attempt import Attempt, say
 from hpcresume.session.options import Options
 from hpcresume.session.tracking import Tracked
@@ -32,6 +33,7 @@ class Saver:
         failures: saves that failed since the last one that did not.
         seconds: what the last full save took, None before the first.
         tried_step, tried_at: the last save, whatever became of it; seconds of `time.monotonic`.
+        nbytes: bytes of this rank's tracked state, as it was when the attempt began.
     """
 
     def __init__(self, attempt: Attempt, tracked: Tracked, options: Options) -> None:
@@ -41,6 +43,7 @@ class Saver:
         self.generation: str | None = None
         self.step = 0
         self.failures = 0
+        self.nbytes = 0
         self.seconds: float | None = None
         self.tried_step = 0
         self.tried_at = time.monotonic()
@@ -101,8 +104,10 @@ class Saver:
     def _write(self, step: int, total: int, read_back: str) -> Generation:
         attempt = self._attempt
         state: Any = self._tracked.state(step, total)
-        with attempt.watchdog.guard(f"save step {step}"):
+        name = f"save step {step}"
+        with attempt.watchdog.guard(name):
             attempt.ranks.barrier()
+        with attempt.watchdog.guard(name, patience(self._options.watchdog, self.nbytes)):
             return save_generation(
                 attempt.run,
                 state,

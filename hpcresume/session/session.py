@@ -53,7 +53,7 @@ def session(
         write_path: how bulk data is written; "auto" probes the filesystem.
         read_back: how much of a generation is read back before it is committed: "all", or a "sample".
         watchdog: how long ranks wait for each other before the missing ones are named and the job ends;
-            "off" for ever.
+            "off" for ever. A save or a restore is given longer, by its bytes.
         reaction: seconds that may pass until a warning is heard; 0 lets the ranks vote at every step.
         save_failures: how many saves in a row may fail; one more stops the run.
         reopen: go on with a run that is finished.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcresume.policy.deadline import Plan, TimeLeft, choose
+from hpcresume.policy.deadline import Plan, TimeLeft, choose, patience
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,8 @@ def test_more_time_never_means_a_lesser_plan(remaining, more, save):
     order = [Plan.KEEP_LAST, Plan.SAVE_WITHOUT_READ_BACK, Plan.SAVE]
     before, after = choose(TimeLeft(remaining, save)), choose(TimeLeft(remaining + more, save))
     assert order.index(before) <= order.index(after)
+
+
+@pytest.mark.parametrize(("nbytes", "seconds"), [(0, 60.0), (10**9, 160.0), (10**12, 100_060.0)])
+def test_ranks_that_move_bytes_are_given_longer(nbytes, seconds):
+    assert patience(60.0, nbytes) == pytest.approx(seconds)

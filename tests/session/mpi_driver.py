@@ -5,6 +5,7 @@ Writes OUT/rank-N.json: what this rank saw and how its session ended. Imports ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 import hpcresume as hr
+from hpcresume.io.files import Files, substituted
 
 STEPS = 40
 comm = MPI.COMM_WORLD
@@ -31,6 +33,18 @@ class Items:
 
     def __getitem__(self, index: int) -> float:
         return index + float(np.random.random()) / 4
+
+
+class SlowOnce(Files):
+    """Rank 0's first fsync of bulk data takes longer than ranks otherwise wait for each other."""
+
+    seconds = 5.0 if comm.rank == 0 else 0.0
+
+    def fsync(self, fd: int) -> None:
+        if os.fstat(fd).st_size > 1 << 20:
+            time.sleep(self.seconds)
+            self.seconds = 0.0
+        super().fsync(fd)
 
 
 def warn_myself(s: hr.Session, number: int = signal.SIGUSR1) -> None:
@@ -69,6 +83,8 @@ def train(s: hr.Session, scenario: str) -> None:
     s.track(weights=weights)
     if os.environ.get("TRACK") == "local":
         s.track(local=hr.RankLocal(local))
+    if os.environ.get("TRACK") == "large":
+        s.track(large=np.zeros(6_000_000))
     if os.environ.get("TRACK") == "uneven" and comm.rank == 1:
         s.track(extra=np.zeros(1))
     batches = s.batches(Items(), 3, seed=11, collate_fn=list)
@@ -90,8 +106,9 @@ def main() -> None:
     run, out, scenario = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     np.random.seed(100 + comm.rank)
     options = json.loads(os.environ.get("OPTIONS", "{}"))
+    slow = substituted(SlowOnce()) if scenario == "slow-save" else contextlib.nullcontext()
     try:
-        with hr.session(run, **{"every": "1000 steps", **options}) as s:
+        with slow, hr.session(run, **{"every": "1000 steps", **options}) as s:
             train(s, scenario)
         seen["end"] = "done"
     except BaseException as error:

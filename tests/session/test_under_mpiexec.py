@@ -101,6 +101,15 @@ def test_a_rank_that_never_comes_to_a_vote_is_named_and_the_job_ends(run, tmp_pa
     assert event["missing"] == [1]
 
 
+def test_a_healthy_save_may_take_longer_than_ranks_wait_for_each_other(run, tmp_path):
+    """The bound grows with the bytes: 48 MB are given 4.8 s more than the 2 s of the option."""
+    done, _ = start(2, run, tmp_path / "out", "slow-save", track="large", watchdog="2s", every="15 steps")
+    assert done.returncode == 0, done.stderr
+    slow = [event["seconds"] for event in events(run, 1, "saved")]
+    assert max(slow) > 5, "the save was not slow"
+    assert events(run, 1, "ranks-missing") == []
+
+
 def test_the_same_session_runs_on_torchs_own_ranks(run, tmp_path):
     """Two processes with the variables of torchrun, over gloo."""
     script = tmp_path / "train.py"
