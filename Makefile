@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 RUN   := . tools/environment.sh &&
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint types bench wheel-test clean
+.PHONY: help demo test test-slurm test-slurm-full lint types bench wheel-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +29,11 @@ test: $(READY) ## the tests (no Slurm needed)
 
 test-slurm: $(READY) ## the tests against a real Slurm that they start themselves
 	@tools/install_slurm.sh
-	$(RUN) pytest -m slurm $(PYTEST_ARGS) tests/slurm
+	$(RUN) pytest -m "slurm and not full" $(PYTEST_ARGS)
+
+test-slurm-full: $(READY) ## every test against a real Slurm (half an hour)
+	@tools/install_slurm.sh
+	$(RUN) pytest -m slurm $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff and shellcheck
 	$(RUN) ruff check . && ruff format --check . && shellcheck tools/*.sh .ci/run sbatch_templates/*.sbatch

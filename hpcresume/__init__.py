@@ -7,6 +7,7 @@ loads neither torch, h5py, mpi4py nor numpy.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ from hpcresume.version import __version__
 
 if TYPE_CHECKING:
     from hpcresume import errors
-    from hpcresume.checkpoint.api import load, read_tensor, save
+    from hpcresume.checkpoint.api import load, read_tensor
     from hpcresume.checkpoint.generations import Generations
+    from hpcresume.integrations.submitit import Resumable, submit
     from hpcresume.model import EveryRank, Generation, GlobalSlice, Loaded, RankLocal
 
     # From where they are defined: `hpcresume.session` would be the subpackage to a type checker.
-    from hpcresume.session.outcomes import RunFinished, Stopped
+    from hpcresume.session.lone_save import save
+    from hpcresume.session.outcomes import RunFinished, RunHeld, Stopped
     from hpcresume.session.session import Session, session
 
 __all__ = [
@@ -30,7 +33,9 @@ __all__ = [
     "GlobalSlice",
     "Loaded",
     "RankLocal",
+    "Resumable",
     "RunFinished",
+    "RunHeld",
     "Session",
     "Stopped",
     "__version__",
@@ -39,6 +44,7 @@ __all__ = [
     "read_tensor",
     "save",
     "session",
+    "submit",
 ]
 
 _HOMES = {
@@ -48,13 +54,16 @@ _HOMES = {
     "GlobalSlice": "hpcresume.model",
     "Loaded": "hpcresume.model",
     "RankLocal": "hpcresume.model",
+    "Resumable": "hpcresume.integrations.submitit",
     "RunFinished": "hpcresume.session.outcomes",
+    "RunHeld": "hpcresume.session.outcomes",
     "Session": "hpcresume.session.session",
     "Stopped": "hpcresume.session.outcomes",
     "load": "hpcresume.checkpoint.api",
     "read_tensor": "hpcresume.checkpoint.api",
-    "save": "hpcresume.checkpoint.api",
+    "save": "hpcresume.session.lone_save",
     "session": "hpcresume.session.session",
+    "submit": "hpcresume.integrations.submitit",
 }
 
 
@@ -71,12 +80,16 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `hpcresume.session` the function: importing the subpackage of that name would rebind it."""
+    """Keeps `hpcresume.session` and `submit` the functions: importing the subpackages so named would rebind them."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "session" and isinstance(value, ModuleType):
+        if name in ("session", "submit") and isinstance(value, ModuleType):
             return
         super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package
+
+if os.environ.get("HPCRESUME_SUPERVISED") == "1":
+    # A rank that our own supervisor started: should the program fail before its session, its peers must not wait.
+    importlib.import_module("hpcresume.comm.last_resort").end_peers_on_uncaught_errors()

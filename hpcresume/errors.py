@@ -2,12 +2,12 @@
 
 HpcresumeError                       exit code 70
 ├── ConfigError                      78  a value the user gave is wrong
+│   └── NonFiniteError                   NaN or infinity where none may be
 ├── UsageError                       64  the API was called in the wrong order
 │   ├── SessionOpenError                 a second session in one process
 │   └── TrackingClosedError              track() after steps() began
 ├── StateError                       65  the state cannot be saved or does not fit
 │   ├── UntrackableError                 a value of a kind we refuse, with its path in the tree
-│   ├── NonFiniteError                   NaN or infinity where none may be
 │   ├── RankStructureError               ranks hold trees of different shape
 │   ├── SliceError                       slices of a global array overlap, leave a hole, or do not fit
 │   ├── ModelChangedError                missing, extra or reshaped tensors, all named
@@ -113,6 +113,10 @@ class ConfigError(HpcresumeError):
     exit_code = 78
 
 
+class NonFiniteError(ConfigError):
+    """A number is NaN or infinite where none may be."""
+
+
 class UsageError(HpcresumeError):
     """The API was called in the wrong order."""
 
@@ -135,10 +139,6 @@ class StateError(HpcresumeError):
 
 class UntrackableError(StateError):
     """A value of a kind that is refused; `where` is its path in the tree."""
-
-
-class NonFiniteError(StateError):
-    """NaN or infinity where none may be."""
 
 
 class RankStructureError(StateError):

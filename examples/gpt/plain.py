@@ -21,7 +21,7 @@ def shuffled_batches(windows: ByteWindows, batch_size: int, seed: int) -> Iterat
     pending, epoch = np.empty(0, np.int64), 0
     while True:
         while len(pending) < size * batch_size:
-            keys = np.random.Philox(key=[seed, epoch]).random_raw(len(windows))
+            keys = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(len(windows))
             pending = np.concatenate([pending, np.argsort(keys, kind="stable")])
             epoch += 1
         own = pending[rank * batch_size : (rank + 1) * batch_size]

@@ -1,4 +1,4 @@
-"""`hr.save`, `hr.load`, `hr.read_tensor`: generations without a session."""
+"""`hr.load` and `hr.read_tensor`: generations without a session."""
 
 from __future__ import annotations
 
@@ -10,67 +10,32 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from hpcresume.checkpoint import attempts, fit
-from hpcresume.checkpoint.history import lineage_names, read_sealed
+from hpcresume.checkpoint import fit
+from hpcresume.checkpoint.history import read_sealed
 from hpcresume.checkpoint.phases import together
+from hpcresume.checkpoint.places import read_place
 from hpcresume.checkpoint.reader import FileReader
 from hpcresume.checkpoint.rebuild import read_block, whole_tensor
-from hpcresume.checkpoint.restore import load_newest, load_one
-from hpcresume.checkpoint.run import open_run
-from hpcresume.checkpoint.save import SaveOptions, save_generation
+from hpcresume.checkpoint.restore import Restored, load_newest, load_one
+from hpcresume.checkpoint.run import open_run, run_id
 from hpcresume.comm.choose import opened_ranks
 from hpcresume.comm.ranks import Ranks
-from hpcresume.comm.vote import agree_bytes
-from hpcresume.errors import ConfigError, DamageWarning, NoGenerationError, RunDirectoryError, StateError
+from hpcresume.errors import ConfigError, DamageWarning, NoGenerationError, StateError
 from hpcresume.io.paths import RunPaths
 from hpcresume.model import Generation, Loaded
 
-__all__ = ["load", "read_tensor", "save"]
+__all__ = ["load", "ranks_for_one_call", "read_tensor"]
 
 
-def _ranks(comm: Any) -> AbstractContextManager[Ranks]:
+def ranks_for_one_call(comm: Any) -> AbstractContextManager[Ranks]:
     """Ranks for one call: `comm` is None or "auto", a backend's name, a communicator, or Ranks."""
     return opened_ranks("auto" if comm is None else comm, os.environ)
-
-
-def save(run: Path | str, state: Any, *, step: int, comm: Any = None) -> Generation:
-    """Collective. Write `state` as one generation of the run at `run`, prove it, commit it.
-
-    `state` is a nested dict, list or tuple of torch tensors, numpy arrays, None and plain values; wrap what
-    belongs to one rank in `RankLocal` and blocks of a global array in `GlobalSlice`. Every rank calls with
-    its own state. Without a session the newest attempt of the run is used, or attempt 1.
-
-    Saving the same step and content again returns the existing generation.
-
-    Raises:
-        StateError: the state holds something that cannot be saved; its path is named.
-        RunError: the run directory cannot be used.
-        SaveError: nothing was committed; older generations are untouched.
-    """
-    with _ranks(comm) as ranks:
-        paths = open_run(run, create=True, ranks=ranks)
-        facts = b""
-        with together(ranks, "find the newest attempt", RunDirectoryError):
-            if ranks.rank == 0:
-                attempt = max(1, attempts.newest_attempt(paths))
-                parent = next(iter(lineage_names(paths)), "")
-                facts = f"{attempt} {parent}".encode()
-        number, _, parent = agree_bytes(ranks, facts).decode().partition(" ")
-        return save_generation(
-            paths,
-            state,
-            step=step,
-            attempt=int(number),
-            parent=parent or None,
-            ranks=ranks,
-            options=SaveOptions(),
-        )
 
 
 def load(
     run_or_generation: Path | str | Generation, into: Any = None, *, verify: str = "all", comm: Any = None
 ) -> Loaded:
-    """Collective. Load the newest generation of a run that verifies, or one given generation.
+    """Collective. Load the newest generation of a run that verifies, or one given generation (or its path).
 
     Every byte of the generation is compared with its digest by some rank before anything is returned, unless
     `verify="none"`. A run falls back to older generations along its lineage, with a `DamageWarning` for each one
@@ -79,7 +44,8 @@ def load(
     world size is the saved one, and as `EveryRank` otherwise; slices as the whole global array.
 
     Raises:
-        NoGenerationError: nothing was ever committed.
+        ConfigError: what was given is no path.
+        NoGenerationError: nothing was ever committed, or there is no generation at the path.
         NoUsableGenerationError: something was, and none of it verifies.
         DamagedError: the given generation is damaged; tensor and offset are named.
         ModelChangedError: `into` has missing, extra or reshaped tensors, all named.
@@ -87,21 +53,10 @@ def load(
     """
     if verify not in ("all", "none"):
         raise ConfigError(f"no verify {verify!r}", where="verify", hint="all or none")
-    with _ranks(comm) as ranks:
+    with ranks_for_one_call(comm) as ranks:
         with together(ranks, "look at the live state", StateError):
             slices = fit.find_slices(into)
-        check = verify == "all"
-        if isinstance(run_or_generation, Generation):
-            paths = RunPaths(run_or_generation.run)
-            loaded = Loaded(*load_one(paths, run_or_generation.path, ranks, slices=slices, check=check))
-        else:
-            paths = open_run(run_or_generation, create=False, ranks=ranks)
-            restored = load_newest(paths, ranks, slices=slices, check=check)
-            if restored.generation is None:
-                raise NoGenerationError("nothing was ever committed in this run", where=str(paths.root))
-            for each in restored.skipped:
-                warnings.warn(f"{each.generation} is damaged: {each.reason}", DamageWarning, stacklevel=2)
-            loaded = Loaded(restored.generation, restored.state)
+        loaded = _loaded(run_or_generation, ranks, {"slices": slices, "check": verify == "all"})
         if into is None:
             return loaded
         with together(ranks, "compare with the live state", StateError):
@@ -109,6 +64,31 @@ def load(
         with together(ranks, "fill the live state", StateError):
             filled = fit.fill(into, loaded.state)
         return Loaded(loaded.generation, filled)
+
+
+def _loaded(place: object, ranks: Ranks, how: dict[str, Any]) -> Loaded:
+    """Collective. What `place` means: a generation, the path of one, or the newest of a run."""
+    if isinstance(place, Generation):
+        return Loaded(*load_one(RunPaths(place.run), place.path, ranks, **how))
+    with together(ranks, "check the arguments"):
+        run, name = read_place(place)
+    run = open_run(run.root, create=False, ranks=ranks)
+    if name is not None:
+        return _load_named(run, name, ranks, how)
+    restored: Restored = load_newest(run, ranks, **how)
+    if restored.generation is None:
+        hint = "hr.save, or a session that has saved once, commits one"
+        raise NoGenerationError("nothing was ever committed in this run", where=str(run.root), hint=hint)
+    for each in restored.skipped:
+        warnings.warn(f"{each.generation} is damaged: {each.reason}", DamageWarning, stacklevel=3)
+    return Loaded(restored.generation, restored.state)
+
+
+def _load_named(run: RunPaths, name: str, ranks: Ranks, how: dict[str, Any]) -> Loaded:
+    with together(ranks, "look for the generation"):
+        if ranks.rank == 0 and not (run.generations / name).is_dir():
+            raise NoGenerationError(f"there is no generation {name}", where=str(run.root), hint="hpcresume ls RUN")
+    return Loaded(*load_one(run, run.generations / name, ranks, identity=run_id(run, ranks), **how))
 
 
 def read_tensor(generation: Generation, name: str, slice: Any = None) -> Any:
@@ -121,8 +101,9 @@ def read_tensor(generation: Generation, name: str, slice: Any = None) -> Any:
     Raises:
         NoGenerationError: the generation has no tensor of this name; near ones are proposed.
         DamagedError: bytes that were to be read do not match their digest.
-        ConfigError: the slice does not fit the shape.
+        ConfigError: it is no generation, or the slice does not fit the shape.
     """
+    _check_generation(generation)
     sealed = read_sealed(generation.path)
     for file in sealed.body.files:
         for index, entry in enumerate(file.tensors):
@@ -134,6 +115,12 @@ def read_tensor(generation: Generation, name: str, slice: Any = None) -> Any:
     near = get_close_matches(name, list(generation.tensors), n=3)
     hint = " or ".join(near) if near else "hpcresume inspect lists the names"
     raise NoGenerationError(f"there is no tensor {name!r}", where=generation.name, hint=hint)
+
+
+def _check_generation(given: object) -> None:
+    if not isinstance(given, Generation):
+        hint = "hr.load(run).generation, or one of hr.Generations(run).list()"
+        raise ConfigError(f"{given!r:.60} is no Generation", where="generation", hint=hint)
 
 
 _BAD_SLICE = (IndexError, ValueError, TypeError, RuntimeError)
@@ -161,7 +148,8 @@ def _read_part(reader: FileReader, index: int, name: str, part: Any) -> Any:
 
 
 def _misfit(part: Any, shape: tuple[int, ...], name: str, error: Exception) -> ConfigError:
-    return ConfigError(f"the slice {part!r} does not fit the shape {shape}: {error}", where=name)
+    what = f"the slice {part!r} does not fit the shape {shape}: {error}"
+    return ConfigError(what, where=name, hint="integers and slices, one for each axis at most")
 
 
 def _rows(wanted: Any, length: int) -> tuple[range, Any]:

@@ -20,7 +20,7 @@ from hpcresume.checkpoint.phases import together
 from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.vote import agree_bytes
 from hpcresume.errors import RunBusyError, RunDirectoryError
-from hpcresume.io.durable import make_directory, write_durably
+from hpcresume.io.durable import make_directory, remove_tree, write_durably
 from hpcresume.io.paths import RunPaths, parse_generation_name
 from hpcresume.model import Skipped
 
@@ -34,6 +34,7 @@ __all__ = [
     "read_holder",
     "read_starts",
     "record_start",
+    "refuse_if_held",
 ]
 
 CLAIM_SECONDS = 5.0
@@ -42,7 +43,11 @@ CLAIM_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Holder:
-    """Who runs an attempt: the Slurm job, if any, and the process of rank 0."""
+    """Who runs an attempt: the Slurm job, if any, and the process of rank 0.
+
+    `holds` is False for one that saves now and then (`hr.save`): what comes next in the same job, or outside any, may
+    take over though the process lives, and is then the only one that may commit.
+    """
 
     job_id: str | None
     restart: int
@@ -50,11 +55,18 @@ class Holder:
     boot_id: str
     pid: int
     pid_start: str
+    holds: bool = True
 
     @classmethod
-    def here(cls, job_id: str | None, restart: int) -> Holder:
+    def here(cls, job_id: str | None, restart: int, *, holds: bool = True) -> Holder:
         """The calling process."""
-        return cls(job_id, restart, socket.gethostname(), _boot_id(), os.getpid(), process_start(os.getpid()) or "")
+        pid = os.getpid()
+        return cls(job_id, restart, socket.gethostname(), _boot_id(), pid, process_start(pid) or "", holds)
+
+    def same_process(self, other: Holder) -> bool:
+        """Whether both are one process of one machine, now and not only by its number."""
+        mine, others = ((h.host, h.boot_id, h.pid, h.pid_start) for h in (self, other))
+        return mine == others
 
     def process_alive(self) -> bool | None:
         """Whether the process lives, or None when it ran on another machine or before the last boot."""
@@ -84,7 +96,7 @@ def read_holder(run: RunPaths, attempt: int) -> Holder | None:
     """Who claimed an attempt, or None when the claim was never finished."""
     try:
         facts = json.loads(run.attempt(attempt).claim.read_bytes())
-        return Holder(**{f.name: facts[f.name] for f in fields(Holder)})
+        return Holder(**{f.name: facts[f.name] for f in fields(Holder) if f.name in facts or f.name != "holds"})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -115,18 +127,31 @@ def claim(run: RunPaths, *, holder: Holder, ranks: Ranks, alive: Callable[[Holde
 def _claim_locally(run: RunPaths, holder: Holder, alive: Callable[[Holder], bool]) -> int:
     for _ in range(100):
         newest = newest_attempt(run)
-        _refuse_if_held(run, newest, holder, alive)
+        refuse_if_held(run, holder=holder, alive=alive, newest=newest)
         try:
             make_directory(run.attempt(newest + 1).root, exclusive=True)
         except FileExistsError:
             continue  # another job was quicker: look again, it may be alive
         facts = {**asdict(holder), "attempt": newest + 1, "time": time.time()}
-        write_durably(run.attempt(newest + 1).claim, json.dumps(facts).encode() + b"\n")
+        try:
+            write_durably(run.attempt(newest + 1).claim, json.dumps(facts).encode() + b"\n")
+        except OSError:
+            with contextlib.suppress(OSError):
+                remove_tree(run.attempt(newest + 1).root)  # who comes next would wait for the claim
+            raise
         return newest + 1
     raise RunBusyError("other jobs keep claiming attempts of this run", where=str(run.root), hint="stop one of them")
 
 
-def _refuse_if_held(run: RunPaths, newest: int, holder: Holder, alive: Callable[[Holder], bool]) -> None:
+def refuse_if_held(
+    run: RunPaths, *, holder: Holder, alive: Callable[[Holder], bool], newest: int | None = None
+) -> None:
+    """Refuse when `holder` may not claim the next attempt now; as `claim`, of which it is a part. Rank 0 only.
+
+    Raises:
+        RunBusyError: another live job holds the run.
+    """
+    newest = newest_attempt(run) if newest is None else newest
     previous = _await_claim(run, newest) if newest else None
     if previous is None:
         return
@@ -186,7 +211,7 @@ def read_starts(run: RunPaths) -> Starts:
     for number in run.attempt_numbers():
         try:
             known[number] = _read_start(run.attempt(number).start.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             damaged.add(number)

@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import msgspec
 
@@ -23,7 +24,12 @@ from hpcresume.io.files import files
 from hpcresume.model import FORMAT_VERSION, Generation
 from hpcresume.version import __version__
 
-__all__ = ["commit", "commit_unproved"]
+__all__ = ["commit", "commit_unproved", "is_poisoned"]
+
+_poisoned: set[Path] = set()
+"""Generations of this process whose directory could not be synced after the rename, and that could not be taken back.
+Nobody knows whether they are there for good, and a second fsync that succeeds says nothing of what the first lost
+(fsync(2); Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020)."""
 
 
 def commit(verified: Verified) -> Generation:
@@ -61,10 +67,26 @@ def _publish(written: Written, read_back: str) -> Generation:
     with together(job.ranks, "commit the generation"):
         if job.ranks.rank == 0:
             check_fence(job)
-            files().rename(directory, final)
-            fsync_directory(final.parent)
+            _rename_for_good(directory, final)
             attempts.mark_committed(job.run, job.attempt)
     return manifest.decode(message, final.name).generation(job.run.root, final)
+
+
+def is_poisoned(final: Path) -> bool:
+    """Whether this process renamed a generation into this place and could not make that durable."""
+    return final in _poisoned
+
+
+def _rename_for_good(directory: Path, final: Path) -> None:
+    """A generation whose rename could not be made durable is taken back: the next try writes a new one."""
+    files().rename(directory, final)
+    try:
+        fsync_directory(final.parent)
+    except OSError:
+        _poisoned.add(final)
+        files().rename(final, directory)
+        _poisoned.discard(final)
+        raise
 
 
 def _manifest(written: Written, read_back: str) -> Manifest:

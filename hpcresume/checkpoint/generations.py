@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hpcresume.checkpoint.history import committed_names, lineage_names, read_sealed
+from hpcresume.checkpoint.history import committed_names, ever_committed, lineage_names, read_sealed
 from hpcresume.checkpoint.manifest import Sealed
+from hpcresume.checkpoint.places import run_path
 from hpcresume.checkpoint.reader import FileReader
-from hpcresume.checkpoint.run import read_run
-from hpcresume.errors import DamagedError, NoGenerationError, NoUsableGenerationError, RunError
+from hpcresume.checkpoint.restore import none_usable
+from hpcresume.checkpoint.run import check_generations, read_run
+from hpcresume.errors import ConfigError, DamagedError, NoGenerationError, RunError
 from hpcresume.io.paths import RunPaths, parse_generation_name
 from hpcresume.model import Generation, Skipped, VerifyReport
 
@@ -24,12 +26,13 @@ class Generations:
     """The committed generations of the run at `run` (a path), read afresh at each call.
 
     Raises:
+        ConfigError: `run` is no path.
         RunDirectoryError: there is no run at this path.
         FormatVersionError: the run has another format version.
     """
 
     def __init__(self, run: Path | str) -> None:
-        self._run = RunPaths(Path(run).absolute())
+        self._run = RunPaths(run_path(run))
         self._run_id: str = read_run(self._run)["run_id"]
 
     def _scan(self) -> tuple[_List, _Damage]:
@@ -59,16 +62,26 @@ class Generations:
         """The newest generation of the lineage with a whole manifest; None when nothing was ever committed.
 
         Raises:
-            NoUsableGenerationError: generations exist and none has a whole manifest.
+            NoUsableGenerationError: generations exist, or existed, and none has a whole manifest.
         """
         chain = self.lineage()
         if chain:
             return chain[0]
+        self.check_not_lost()
         if committed_names(self._run):
-            raise NoUsableGenerationError(
-                "generations exist and none is usable", where=str(self._run.root), hint="hpcresume verify"
-            )
+            raise none_usable(self._run, self.damaged())
         return None
+
+    def check_not_lost(self) -> None:
+        """Refuse a run that has committed generations and holds none any more, as a restore does.
+
+        Raises:
+            RunDirectoryError: its directory of generations is gone.
+            NoUsableGenerationError: the directory is empty, and the attempts tell that it was not.
+        """
+        check_generations(self._run)
+        if not committed_names(self._run) and ever_committed(self._run):
+            raise none_usable(self._run)
 
     def named(self, name: str) -> Generation:
         """The generation of this name.
@@ -77,6 +90,7 @@ class Generations:
             NoGenerationError: there is none.
             DamagedError: its manifest is damaged.
         """
+        name = _name(name)
         path = self._run.generations / name
         if parse_generation_name(name) is None or not path.is_dir():
             raise NoGenerationError(f"there is no generation {name}", where=str(self._run.root), hint="hpcresume ls")
@@ -98,12 +112,21 @@ class Generations:
             FormatVersionError: another format version wrote it.
             RunDirectoryError: its files cannot be opened for a reason that is no damage.
         """
-        path = self._run.generations / (generation if isinstance(generation, str) else generation.path.name)
+        path = self._run.generations / _name(generation)
         try:
             sealed = self._read(path)
             return _verify_files(sealed, path, progress)
         except DamagedError as error:
             return VerifyReport(path.name, 0, 0, (_skipped(path.name, error),))
+
+
+def _name(given: object) -> str:
+    if isinstance(given, Generation):
+        return given.path.name
+    if not isinstance(given, str):
+        what = f"{given!r:.60} is neither a Generation nor the name of one"
+        raise ConfigError(what, where="generation", hint="one of hr.Generations(run).list()")
+    return given
 
 
 def _skipped(name: str, error: DamagedError) -> Skipped:

@@ -23,6 +23,7 @@ from hpcresume.model import FORMAT_VERSION, Generation, TensorInfo
 
 __all__ = [
     "MANIFEST_NAME",
+    "MISPLACED",
     "FileEntry",
     "Manifest",
     "Sealed",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+MISPLACED = "; the entry is a copy, and removing it is enough"
+"""How the reason ends when a directory has been put among the generations that is none of them."""
 _DATA_FILE = re.compile(r"state(\.\d{3})?\.h5")
 _IMPOSSIBLE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError)
 """What arithmetic on numbers from a bad manifest raises."""
@@ -127,7 +130,8 @@ class Sealed:
             DamagedError: the run ids differ.
         """
         if self.body.run_id != run_id:
-            raise DamagedError("the generation belongs to another run", where=name, generation=name)
+            what, hint = f"the generation belongs to another run{MISPLACED}", f"remove {name}: it was copied here"
+            raise DamagedError(what, where=name, hint=hint, generation=name)
 
     def generation(self, run: Path, path: Path) -> Generation:
         """The public value for this manifest."""
@@ -207,8 +211,9 @@ def decode(data: bytes, name: str) -> Sealed:
         raise DamagedError(f"the manifest cannot be decoded: {error}", where=name, generation=name) from error
     if generation_name(manifest.step, manifest.attempt) != name:
         raise DamagedError(
-            f"the manifest belongs to step {manifest.step} of attempt {manifest.attempt}",
+            f"the manifest belongs to step {manifest.step} of attempt {manifest.attempt}{MISPLACED}",
             where=name,
+            hint=f"remove {name}: it is a copy under another name, and nothing else is wrong",
             generation=name,
         )
     return Sealed(manifest, root)

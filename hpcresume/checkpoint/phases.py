@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.vote import vote
 from hpcresume.errors import HpcresumeError, NoSpaceError, SaveError
+from hpcresume.io.hints import hint_for
 
 __all__ = ["Outcome", "as_typed", "together"]
 
@@ -28,7 +29,8 @@ def as_typed(phase: str, error: Exception, kind: type[HpcresumeError] = SaveErro
     if error.errno in _FULL:
         what = f"no space left to {phase}: {error.strerror or error}"
         return NoSpaceError(what, where=where, hint="free space or raise the quota")
-    return kind(f"could not {phase}: {error.strerror or error}", where=where)
+    hint = hint_for(error.errno, otherwise="look at the filesystem, then try again")
+    return kind(f"could not {phase}: {error.strerror or error}", where=where, hint=hint)
 
 
 class Outcome:

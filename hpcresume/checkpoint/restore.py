@@ -24,7 +24,7 @@ from hpcresume.errors import CheckpointError, DamagedError, NoUsableGenerationEr
 from hpcresume.io.paths import RunPaths
 from hpcresume.model import Emit, Event, Generation, GlobalSlice, Skipped, ignore_events
 
-__all__ = ["Restored", "load_newest", "load_one", "restore_newest"]
+__all__ = ["Restored", "load_newest", "load_one", "none_usable", "restore_newest"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def load_newest(
             continue
         return Restored(generation, state, tuple(skipped))
     if existed:
-        raise _none_usable(run, skipped)
+        raise none_usable(run, skipped)
     return Restored(None, None, ())
 
 
@@ -136,13 +136,15 @@ def _candidates(run: RunPaths, ranks: Ranks) -> tuple[list[str], bool]:
     return names, existed
 
 
-def _none_usable(run: RunPaths, skipped: Sequence[Skipped]) -> NoUsableGenerationError:
+def none_usable(run: RunPaths, skipped: Sequence[Skipped] = ()) -> NoUsableGenerationError:
+    """The refusal of a run that has committed something of which nothing can be restored."""
     reasons = "; ".join(f"{s.generation}: {s.reason}" for s in skipped) or "they are gone"
-    return NoUsableGenerationError(
-        f"generations were committed and none can be restored: {reasons}",
-        where=str(run.root),
-        hint="repair the storage or restore a backup; to start from nothing, use a new run directory",
-    )
+    hint = "repair the storage or restore a backup; to start from nothing, use a new run directory"
+    copies = [s.generation for s in skipped if s.reason.endswith(manifest.MISPLACED)]
+    if copies:
+        hint = f"remove {' and '.join(copies)} from generations/: no more than a copy was put there; else {hint}"
+    what = f"generations were committed and none can be restored: {reasons}"
+    return NoUsableGenerationError(what, where=str(run.root), hint=hint)
 
 
 def restore_newest(

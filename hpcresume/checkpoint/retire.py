@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
+from hpcresume.checkpoint.attempts import newest_attempt
 from hpcresume.checkpoint.history import committed_names, starts
 from hpcresume.checkpoint.lineage import lineage
 from hpcresume.errors import ConfigError
@@ -21,12 +22,12 @@ _STAGING = re.compile(r"\.g\d{12}-a(\d{4,})\.partial-[0-9a-f]+")
 _PROBE = re.compile(r"\.probe-\d+-[0-9a-f]+")
 
 
-def retire(run: RunPaths, *, keep: int, emit: Emit = ignore_events) -> list[str]:
+def retire(run: RunPaths, *, keep: int, attempt: int | None = None, emit: Emit = ignore_events) -> list[str]:
     """Retire old generations and return their names.
 
     Kept: the newest `keep` of the lineage, what the newest attempt started from, and every orphan that is not
     older (by step) than the oldest of these. Call it only after a commit. Nothing is retired while it cannot be told
-    what an attempt of the lineage started from.
+    what an attempt of the lineage started from, nor on behalf of an `attempt` after which another one has begun.
 
     Raises:
         ConfigError: `keep` is less than 1.
@@ -34,6 +35,9 @@ def retire(run: RunPaths, *, keep: int, emit: Emit = ignore_events) -> list[str]
     """
     if keep < 1:
         raise ConfigError(f"keep is at least 1, not {keep}", where="keep")
+    if attempt is not None and newest_attempt(run) > attempt:
+        emit(Event("retire-refused", {"reason": "a newer attempt of the run has begun", "attempts": []}))
+        return []
     retired = _superfluous(run, keep, emit)
     _to_trash(run, retired)
     if retired:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import secrets
 import stat
+import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from hpcresume.io.paths import RunPaths
 from hpcresume.model import FORMAT_VERSION
 from hpcresume.version import __version__
 
-__all__ = ["mark_done", "open_run", "read_run", "reopen", "run_id"]
+__all__ = ["check_generations", "mark_done", "open_run", "read_run", "reopen", "run_id"]
 
 
 VISIBLE_SECONDS = 10.0
@@ -91,14 +94,23 @@ def _open_locally(run: RunPaths, *, create: bool) -> None:
             )
         _make(run)
     read_run(run)
+    check_generations(run)
+    if create:
+        _check_writable(run)
+
+
+def check_generations(run: RunPaths) -> None:
+    """Refuse a run without its directory of generations, which is made with the run.
+
+    Raises:
+        RunDirectoryError: it is not there, or is none.
+    """
     if not run.generations.is_dir():
         raise RunDirectoryError(
             "the run has lost its directory of generations",
             where=str(run.generations),
             hint="restore it from a backup; to start from nothing, use a new run directory",
         )
-    if create:
-        _check_writable(run)
 
 
 def _holds_something(directory: Path) -> bool:
@@ -114,6 +126,13 @@ def _make(run: RunPaths) -> None:
         "format_version": FORMAT_VERSION,
         "run_id": secrets.token_hex(16),
         "hpcresume": __version__,
+        "created": datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds"),
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "host": platform.node(),
+            "command": sys.argv,
+        },
     }
     with contextlib.suppress(FileExistsError):  # another job was quicker: its run is ours too
         create_durably(run.run_json, json.dumps(facts, indent=1).encode() + b"\n")

@@ -7,6 +7,7 @@ an existing generation of the same step) and after a failure.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hpcresume.checkpoint import history, manifest, readback
-from hpcresume.checkpoint.commit import commit, commit_unproved
+from hpcresume.checkpoint.commit import commit, commit_unproved, is_poisoned
 from hpcresume.checkpoint.digest import DIGEST_BYTES
 from hpcresume.checkpoint.inventory import take_inventory
 from hpcresume.checkpoint.manifest import FileEntry, Manifest, Sealed
@@ -30,6 +31,7 @@ from hpcresume.errors import (
     DamagedError,
     GenerationConflictError,
     HpcresumeError,
+    NonFiniteError,
     SaveError,
     UsageError,
 )
@@ -37,7 +39,7 @@ from hpcresume.io.durable import fsync_directory, remove_tree
 from hpcresume.io.paths import RunPaths
 from hpcresume.model import Emit, Event, Generation, ignore_events
 
-__all__ = ["DATA_FILE", "SaveOptions", "save_generation"]
+__all__ = ["DATA_FILE", "SaveOptions", "agree_on_step", "find_equal", "save_generation"]
 
 
 _DEFAULTS = SaveOptions()
@@ -82,18 +84,58 @@ def save_generation(
         raise
 
 
+def find_equal(run: RunPaths, state: Any, *, step: int, attempt: int, ranks: Ranks) -> Generation | None:
+    """Collective. The committed generation of this step and attempt if it holds this very state and is whole.
+
+    Raises:
+        StateError: the state cannot be saved.
+        SaveError: a file cannot be read.
+    """
+    options = _DEFAULTS
+    inventory = take_inventory(state, ranks, ignore_events, compare_replicas=options.compare_replicas)
+    job = Job(run, run_id(run, ranks), step, attempt, None, inventory, ranks, options)
+    try:
+        existing = _existing(job)
+        return None if existing is None else _same_or_conflict(job, existing)
+    except GenerationConflictError:
+        return None
+
+
+def agree_on_step(step: int, ranks: Ranks) -> None:
+    """Collective. Refuse what is no step, and ranks that name different ones, before anything is written.
+
+    Raises:
+        ConfigError: it is no whole number from 0.
+        UsageError: ranks save different steps.
+    """
+    with together(ranks, "check the arguments"):
+        _check_step(step)
+    _all_alike(f"step {step}", ranks)
+
+
+def _check_step(step: int) -> None:
+    if type(step) is int and 0 <= step < 10**12:
+        return
+    kind = NonFiniteError if isinstance(step, float) and not math.isfinite(step) else ConfigError
+    what = f"a step is a whole number from 0 to 999999999999, not {step!r:.60}"
+    raise kind(what, where="step", hint="step=120")
+
+
 def _agree_on_arguments(step: int, attempt: int, options: SaveOptions, ranks: Ranks) -> None:
     """Digests are bound to step and attempt, and each option changes which collectives follow."""
     with together(ranks, "check the arguments"):
-        if type(step) is not int or not 0 <= step < 10**12:
-            raise ConfigError(f"a step is a whole number from 0 to 999999999999, not {step!r:.60}", where="step")
+        _check_step(step)
         if options.read_back not in ("all", "sample", "none"):
             hint = "all, sample or none"
             raise ConfigError(f"no read_back {options.read_back!r}", where="read_back", hint=hint)
         if options.write_path not in WRITE_PATHS:
             hint = ", ".join(WRITE_PATHS)
             raise ConfigError(f"no write path {options.write_path!r}", where="write_path", hint=hint)
-    texts = ranks.allgather(f"step {step} of attempt {attempt}, {options}".encode())
+    _all_alike(f"step {step} of attempt {attempt}, {options}", ranks)
+
+
+def _all_alike(text: str, ranks: Ranks) -> None:
+    texts = ranks.allgather(text.encode())
     odd = next((rank for rank, text in enumerate(texts) if text != texts[0]), None)
     if odd is not None:
         raise UsageError(
@@ -110,7 +152,9 @@ def _existing(job: Job) -> Sealed | None:
     with together(job.ranks, "look for the generation"):
         if job.ranks.rank == 0 and path.exists():
             data = _manifest_of_existing(job, path)
-            fsync_directory(path.parent)  # the save that made it may have failed in just this
+            if is_poisoned(path):
+                raise _conflict(job, "but its last sync failed, and none can be trusted after that")
+            fsync_directory(path.parent)  # the process that made it may have died before it got there
     data = agree_bytes(job.ranks, data)
     return manifest.decode(data, path.name) if data else None
 

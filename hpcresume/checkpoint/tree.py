@@ -60,7 +60,9 @@ class Leaf:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array or slice; 0 for what is not bulk data."""
+        """Bytes of bulk data: of the array or slice, of all that are in a rank-local value."""
+        if self.kind == "local":
+            return sum(leaf.nbytes for leaf in flatten(self.value)[1])
         array = self.value.array if self.kind == "sliced" else self.value
         return int(array.nbytes) if self.kind in ("array", "sliced") else 0
 

@@ -5,28 +5,25 @@ Knows the error tree and click's own errors; decides nothing else.
 
 from __future__ import annotations
 
-import errno
 import json
 import traceback as tracebacks
 from dataclasses import dataclass
 
 import click
 
+from hpcresume.cli.output import OutputError
 from hpcresume.errors import HpcresumeError
+from hpcresume.io.hints import hint_for
 
-__all__ = ["Shown", "describe", "show_error"]
+__all__ = ["EXIT_OUTPUT", "Shown", "describe", "show_error"]
 
 EXIT_USAGE = 2
 """Wrong command line: what click and argparse use."""
 EXIT_IO = 74
 """EX_IOERR of sysexits.h: an operating system error that no layer below turned into a typed one."""
 
-_HINTS = {
-    errno.ENOSPC: "free some space, or use another filesystem",
-    errno.EDQUOT: "look at your quota",
-    errno.EACCES: "check who owns the path and its mode",
-    errno.EROFS: "the filesystem is mounted read-only: use another one",
-}
+EXIT_OUTPUT = 72
+"""EX_OSFILE of sysexits.h: standard output is closed or cannot be written. No error of ours has this code."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,9 @@ def describe(error: HpcresumeError | click.ClickException | OSError) -> Shown:
         what = error.format_message().rstrip(".")
         return Shown(kind, what, verb, f"{verb} --help", EXIT_USAGE)
     what = error.strerror or str(error)
-    hint = _HINTS.get(error.errno or 0, "--traceback shows where this came from")
+    if isinstance(error, OutputError):
+        return Shown(kind, what, "standard output", hint_for(error.errno, otherwise="> FILE, or | cat"), EXIT_OUTPUT)
+    hint = hint_for(error.errno, otherwise="--traceback shows where this came from")
     return Shown(kind, what, str(error.filename or ""), hint, EXIT_IO)
 
 
@@ -64,7 +63,7 @@ def show_error(error: HpcresumeError | click.ClickException | OSError, *, as_jso
         click.echo(f"where: {shown.where}", err=True)
     if shown.hint:
         click.echo(f"try:   {shown.hint}", err=True)
-    if as_json:
+    if as_json and not isinstance(error, OutputError):
         fields = {"kind": shown.kind, "what": shown.what, "where": shown.where, "try": shown.hint}
         click.echo(json.dumps({"error": fields, "exit_code": shown.exit_code}))
     return shown.exit_code

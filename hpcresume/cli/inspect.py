@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hpcresume.cli.output import Column, echo_json, echo_table, json_option, on_terminal, size
+from hpcresume.cli.output import Column, echo_json, echo_table, json_option, on_terminal, printable, size
 
 if TYPE_CHECKING:
     from hpcresume.ops.contents import Contents
@@ -30,12 +29,12 @@ LONGEST = 60
 @click.command(
     "inspect",
     epilog="JSON: run, name, path, step, attempt, parent, created, world_size, bytes, read_back, write_path, root, "
-    "run_id, format_version, environment, tensors[name, dtype, shape, scope, bytes, digest, file, offset], "
-    "values[path, rank, value]. rank is null where all ranks share the value.",
+    "run_id, format_version, environment, skipped[name, reason], tensors[name, dtype, shape, scope, bytes, digest, "
+    "file, offset], values[path, rank, value]. rank is null where all ranks share the value.",
 )
-@click.argument("path", type=click.Path(path_type=Path), metavar="GENERATION")
+@click.argument("path", type=click.Path(readable=False), metavar="GENERATION")
 @json_option
-def command(path: Path, as_json: bool) -> None:
+def command(path: str, as_json: bool) -> None:
     """Show what a generation holds: its facts, its tensors, its plain values.
 
     GENERATION is RUN/generations/NAME, or a run's directory, which means its newest generation. The manifest
@@ -82,6 +81,7 @@ def _facts(found: Contents) -> list[tuple[str, str]]:
         ("run id", found.run_id),
         ("format", str(found.format_version)),
         ("environment", ", ".join(f"{key} {value}" for key, value in found.environment.items())),
+        *(("skipped", printable(f"{each.generation} is damaged: {each.reason}")) for each in found.skipped),
     ]
 
 

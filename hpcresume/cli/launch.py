@@ -29,9 +29,11 @@ Signals
 @click.command("launch", epilog=EPILOG, context_settings={"ignore_unknown_options": False})
 @click.option("--run", type=click.Path(path_type=Path), help="The run directory, to see DONE before any rank starts.")
 @click.option("--ranks", type=click.IntRange(min=1), help="How many ranks. Default: the job's own number, else 1.")
-@click.option("--mpi", "starter", type=click.Choice(["auto", "srun", "mpiexec", "direct"]), default="auto",
-              show_default=True, help="What starts the ranks. auto: srun in a Slurm job, else mpiexec; one rank alone "
-              "outside Slurm needs neither.")  # fmt: skip
+@click.option("--mpi", "starter", type=click.Choice(["auto", "srun", "mpiexec", "torchrun", "direct"]),
+              default="auto", show_default=True, help="What starts the ranks. auto: srun in a Slurm job, else mpiexec; "
+              "one rank alone outside Slurm needs neither. torchrun: one agent a node.")  # fmt: skip
+@click.option("--workers-per-node", "workers", type=click.IntRange(min=1),
+              help="Ranks per node, with torchrun. Default: one for each GPU of the job, else one.")  # fmt: skip
 @click.option("--option", "options", multiple=True, metavar="TEXT",
               help="A further option for srun or mpiexec, such as --option=--cpu-bind=cores. Repeatable.")  # fmt: skip
 @click.option("--max-restarts", type=click.IntRange(min=0),
@@ -48,6 +50,7 @@ def command(
     run: Path | None,
     ranks: int | None,
     starter: str,
+    workers: int | None,
     options: tuple[str, ...],
     max_restarts: int | None,
     max_crashes: int,
@@ -81,6 +84,7 @@ def command(
         run=run.absolute() if run is not None else None,
         ranks=ranks,
         starter=starter,
+        workers=workers,
         options=options,
         budgets=Budgets({**DEFAULT_LIMITS, Cause.CRASH: max_crashes}, max_restarts),
         requeue=not no_requeue,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,13 +27,13 @@ _COLUMNS = (
 
 @click.command(
     "ls",
-    epilog="JSON: run, done, generations[name, step, attempt, mark, reason, created, age_seconds, bytes, "
+    epilog="JSON: run, done, warnings, generations[name, step, attempt, mark, reason, created, age_seconds, bytes, "
     "world_size, read_back, write_path, parent, path], ascending by step and attempt. "
     "mark is one of newest, lineage, orphan, damaged; what a damaged manifest cannot tell is null.",
 )
-@click.argument("path", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("path", type=click.Path(readable=False), metavar="RUN")
 @json_option
-def command(path: Path, as_json: bool) -> None:
+def command(path: str, as_json: bool) -> None:
     """List the generations of a run.
 
     RUN is a run's directory, or one generation in it (RUN/generations/NAME). A restore tries the newest one
@@ -55,6 +54,9 @@ def command(path: Path, as_json: bool) -> None:
                 click.echo(printable(f"{each.name} is {each.mark}: {each.reason}"))
     else:
         click.echo("no generations yet")
+    if not as_json:
+        for line in listing.unreadable(target):
+            click.echo(printable(f"warning: {line}"))
 
 
 def _row(each: Listed) -> list[str]:

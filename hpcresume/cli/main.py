@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from hpcresume.cli.errors import show_error
+from hpcresume.cli.output import checked_output
 from hpcresume.errors import HpcresumeError
 
 __all__ = ["VERBS", "LazyGroup", "cli", "main"]
@@ -20,9 +21,12 @@ __all__ = ["VERBS", "LazyGroup", "cli", "main"]
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("hpcresume.cli.demo:command", "Show the whole thing on this machine: no Slurm needed."),
     "emulate": ("hpcresume.cli.emulate:command", "Run a training under a small Slurm-like scheduler here."),
+    "init": ("hpcresume.cli.init:command", "Begin: a job.yaml, a train.py and a batch script that run at once."),
     "inspect": ("hpcresume.cli.inspect:command", "Show what a generation holds: facts, tensors, values."),
     "launch": ("hpcresume.cli.launch:command", "Start, warn, watch and requeue the ranks of a batch job."),
     "ls": ("hpcresume.cli.ls:command", "List the generations of a run."),
+    "render": ("hpcresume.cli.render:command", "Make the batch script of a job.yaml, or explain its values."),
+    "submit": ("hpcresume.cli.submit:command", "Submit a job.yaml, by sbatch or submitit, after a preflight."),
     "verify": ("hpcresume.cli.verify:command", "Read every byte and compare it with its digest."),
 }
 """Verb → ("module:attribute", one line for `--help`). The module is imported when the verb is used."""
@@ -69,7 +73,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     cls=LazyGroup,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 2 wrong command line, 64-78 one per family of errors, 75 come back, "
+    epilog="Exit codes: 0 done, 2 wrong command line, 64-78 one per family of errors, 72 no output, 75 come back, "
     "77 do not requeue, 130 interrupted. HPCRESUME_TRACEBACK=1 does what --traceback does.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
@@ -91,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in own or os.environ.get("HPCRESUME_TRACEBACK", "") not in ("", "0")
     words = [word for word in own if word != "--traceback"] + others
     try:
-        code = cli.main(args=words, prog_name="hpcresume", standalone_mode=False)
+        with checked_output(needed="launch" not in own):  # what that says, it says on standard error
+            code = cli.main(args=words, prog_name="hpcresume", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (HpcresumeError, click.ClickException, OSError) as error:
         return show_error(error, as_json="--json" in own, traceback=traceback)

@@ -5,20 +5,105 @@ Knows nothing of what is printed.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
-__all__ = ["Column", "age", "echo_json", "echo_table", "json_option", "on_terminal", "printable", "size"]
+__all__ = [
+    "Column",
+    "OutputError",
+    "age",
+    "checked_output",
+    "echo_json",
+    "echo_table",
+    "json_option",
+    "on_terminal",
+    "printable",
+    "size",
+]
 
 FOLDED = 24
 """Characters to which a column of long words may be folded before a table is given up."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+class OutputError(OSError):
+    """Standard output is closed or cannot be written."""
+
+
+class _Output:
+    """A stream that says whose errors they are; everything else of it is as it was."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def buffer(self) -> _Output:
+        """The binary stream below, of the same kind."""
+        return _Output(self._stream.buffer)
+
+    def write(self, data: Any) -> Any:
+        """As the stream's own, but for an OutputError where it cannot write."""
+        with _typed():
+            return self._stream.write(data)
+
+    def flush(self) -> None:
+        """As the stream's own, but for an OutputError where it cannot write."""
+        with _typed():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _typed() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # a reader that has seen enough: click ends without a word
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from error
+
+
+@contextlib.contextmanager
+def checked_output(*, needed: bool) -> Iterator[None]:
+    """What is printed in the block is written, or it is an error.
+
+    Raises:
+        OutputError: standard output is closed (found before anything is done) though it is `needed`, or full.
+    """
+    if sys.stdout is None:
+        if needed:
+            raise OutputError(errno.EBADF, "standard output is closed")
+        yield
+        return
+    stream = sys.stdout
+    try:
+        with contextlib.redirect_stdout(cast("TextIO", _Output(stream))):
+            yield
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise SystemExit(1) from None  # as click does when it meets it first
+    finally:
+        _leave_nothing(stream)
+
+
+def _leave_nothing(stream: TextIO) -> None:
+    """What cannot be written is dropped: the end of the program would try once more, and complain."""
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @dataclass(frozen=True)

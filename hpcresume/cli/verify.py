@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,9 +20,9 @@ __all__ = ["command"]
     "JSON: run, ok, generations[name, ok, units, bytes, damage[reason, tensor, offset]]. "
     'tensor is "" for metadata, offset is the first byte of the bad unit in its file, -1 when unknown.',
 )
-@click.argument("path", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("path", type=click.Path(readable=False), metavar="RUN")
 @json_option
-def command(path: Path, as_json: bool) -> int:
+def command(path: str, as_json: bool) -> int:
     """Read every byte of a run's generations and compare it with its digest.
 
     RUN is a run's directory, or one generation in it (RUN/generations/NAME). Nothing is changed.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
+from hpcresume import console
 from hpcresume.comm.messages import check_root, check_total, split
 from hpcresume.comm.nodes import node_name, number_nodes
 from hpcresume.comm.ranks import Int64Vector
@@ -115,7 +115,7 @@ class MpiRanks:
 
     def abort(self, code: int) -> None:
         """MPI_Abort on COMM_WORLD: ends every process of the job, those outside the communicator too."""
-        sys.stderr.flush()
+        console.flush()
         MPI.COMM_WORLD.Abort(code)
 
     def mpi(self) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import NoReturn
 
 import numpy as np
 
+from hpcresume import console
 from hpcresume.comm.ranks import Int64Vector
 from hpcresume.errors import RanksError
 
@@ -60,7 +60,7 @@ class SingleRanks:
 
     def abort(self, code: int) -> NoReturn:
         """End this process at once with `code`; no finalizer runs."""
-        sys.stderr.flush()
+        console.flush()
         os._exit(code)
 
     def mpi(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import NoReturn
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from hpcresume import console
 from hpcresume.comm.messages import check_root, check_total
 from hpcresume.comm.nodes import node_name, number_nodes
 from hpcresume.comm.ranks import Int64Vector
@@ -21,9 +21,9 @@ from hpcresume.errors import PeerFailureError, RanksError, RanksMissingError
 
 __all__ = ["TorchRanks"]
 
-_TIMEOUT = timedelta(hours=1)
-"""After this long gloo gives up by itself. Torch's default, 30 min, might be up before the watchdog's time,
-and gloo cannot say which rank is missing; but nothing else bounds the making of the group."""
+_TIMEOUT = timedelta(days=1)
+"""After this long gloo gives up by itself. Torch's default, 30 min, might be up before the watchdog's time (a save of
+terabytes is given hours), and gloo cannot say which rank is missing."""
 
 
 class TorchRanks:
@@ -122,8 +122,8 @@ class TorchRanks:
 
     def abort(self, code: int) -> NoReturn:
         """End this process with `code`; torchrun then stops the peers, and gloo fails in those that wait."""
-        sys.stderr.write(f"hpcresume: rank {self._rank} aborts the job with code {code}\n")
-        sys.stderr.flush()
+        console.tell(f"hpcresume: rank {self._rank} aborts the job with code {code}")
+        console.flush()
         os._exit(code)
 
     def mpi(self) -> None:

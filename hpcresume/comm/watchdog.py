@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Final, TypeVar
 
 from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.roll_call import Answer, call_roll, is_called, leave_mark
+from hpcresume.console import tell
 from hpcresume.errors import RanksMissingError
 from hpcresume.model import Emit, Event, ignore_events
 
@@ -189,9 +189,7 @@ class Watchdog:
                 time.sleep(FAREWELL_SECONDS / 5)  # the first of those present speaks for all, if it can
         missing = None if answer is None else list(answer.missing)
         fields = {"waiting_for": wait.name, "seconds": wait.timeout, "missing": missing, "text": text}
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"hpcresume: rank {self._ranks.rank}: {text}\n")
-            sys.stderr.flush()
+        tell(f"hpcresume: rank {self._ranks.rank}: {text}")
         with contextlib.suppress(Exception):  # nothing may keep a process that has to end
             self._emit(Event("ranks-missing", fields))
         with contextlib.suppress(Exception, SystemExit):

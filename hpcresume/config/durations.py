@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 
-from hpcresume.errors import ConfigError
+from hpcresume.errors import ConfigError, NonFiniteError
 from hpcresume.policy.cadence import Auto, Cadence, EverySeconds, EverySteps
 
 __all__ = ["format_seconds", "parse_cadence", "parse_duration"]
@@ -26,6 +26,9 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.ASCII)
 _STEPS = re.compile(r"(\d[\d_,]*)\s*steps?", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 _WORD = re.compile(r"([+-]?[\d.,_]*)\s*([a-z]*)", re.ASCII)
+
+_DIGITS = 12
+"""Of a number of steps, as many as a generation's name has."""
 
 _CADENCE_FORMS = '"20min", "90s", "1h30m", "500 steps" or "auto"'
 _DURATION_FORMS = '"90s", "20min" or "1h30m"'
@@ -58,7 +61,10 @@ def parse_cadence(text: object, *, where: str = "every") -> Cadence:
         return Auto()
     steps = _STEPS.fullmatch(cleaned)
     if steps:
-        count = int(re.sub("[_,]", "", steps[1]))
+        digits = re.sub("[_,]", "", steps[1]).lstrip("0")
+        count = int(digits[:_DIGITS] or 0)
+        if len(digits) > _DIGITS:
+            raise ConfigError(f"{text!r:.60} is more than any training has", where=where, hint='"500 steps"')
         _positive(count, text, where, '"1 step" or more')
         return EverySteps(count)
     seconds = _seconds(cleaned)
@@ -82,6 +88,8 @@ def _cleaned(text: object, where: str, forms: str) -> str:
     if isinstance(text, str):
         return text.strip().lower()
     hint = forms
+    if isinstance(text, float) and not math.isfinite(text):
+        raise NonFiniteError(f"{text!r} is no finite number", where=where, hint=hint)
     if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text) and text > 0:
         hint = f'"{text:g}s" or "{math.ceil(text)} steps"' if "steps" in forms else f'"{text:g}s"'
     what = "has no unit" if hint != forms else "is no text"
@@ -100,7 +108,9 @@ def _seconds(cleaned: str) -> float | None:
 
 
 def _positive(value: float, text: object, where: str, forms: str) -> float:
-    if value <= 0 or not math.isfinite(value):
+    if not math.isfinite(value):
+        raise NonFiniteError("more than a number can hold", where=where, hint=forms)
+    if value <= 0:
         raise ConfigError(f"{text!r} is not more than nothing", where=where, hint=forms)
     return value
 

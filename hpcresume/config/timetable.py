@@ -35,7 +35,8 @@ __all__ = [
 ]
 
 _BARE_OR_ZERO = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)|0+\s*[a-z]{1,3}", re.ASCII)
-_SIGNAL = re.compile(r"(B:)?([A-Za-z0-9]{1,12})(?:@([0-9]{1,5}(?:\.[0-9]{1,3})?))?")
+_SIGNAL = re.compile(r"((?:[BR]{1,2}):)?([A-Za-z0-9]{1,12})(?:@([0-9]{1,5}(?:\.[0-9]{1,3})?))?")
+"""`B:` the batch shell only; `R:` concerns reservations that overlap and changes nothing here (sbatch(1))."""
 DEFAULT_LEAD = 60.0
 """Seconds before the end that `--signal` without `@` means (sbatch(1))."""
 SLURM_VERSIONS = ("22.05", "24.11")
@@ -175,7 +176,7 @@ class EmulatedJob:
             hint = " or ".join(SLURM_VERSIONS)
             raise ConfigError(f"unknown Slurm version {self.slurm!r}", where="--slurm", hint=hint)
         if self.time_limit is not None and self.time_limit <= 0:
-            raise ConfigError("the time limit must be positive", where="--time-limit")
+            raise ConfigError("the time limit must be positive", where="--time-limit", hint="--time-limit 60s")
         for entry in self.timetable:
             self._check_target(entry)
 
@@ -260,7 +261,7 @@ def parse_signal(text: str) -> SignalPlan | None:
     number = _signal_number(match[2]) if match else None
     if match is None or number is None:
         raise ConfigError(f"not a signal: {text!r}", where="--signal", hint="B:USR1@60, USR1@60, none")
-    return SignalPlan(number, bool(match[1]), float(match[3]) if match[3] else DEFAULT_LEAD)
+    return SignalPlan(number, "B" in (match[1] or ""), float(match[3]) if match[3] else DEFAULT_LEAD)
 
 
 def _signal_number(text: str) -> int | None:
@@ -287,4 +288,4 @@ def _whole(text: str, option: str, example: str) -> int:
 
 def _at_least(value: int, least: int, option: str) -> None:
     if value < least:
-        raise ConfigError(f"{option} must be at least {least}", where=option)
+        raise ConfigError(f"{option} must be at least {least}", where=option, hint=f"{option} {least}")

@@ -1,26 +1,22 @@
-"""The life of one emulated job: attempt after attempt, until Slurm would not start it again."""
+"""A training command as one emulated job: the batch script that it needs, then `play`."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import time
-from collections.abc import Callable
+import shlex
+import sys
 from typing import BinaryIO
 
-from hpcresume.config.timetable import EmulatedJob, TimetableEntry
-from hpcresume.emulate.attempt import Attempt
-from hpcresume.emulate.environment import batch_environ
-from hpcresume.emulate.output import LogFollower
-from hpcresume.emulate.processes import JobProcesses
+from hpcresume.config.timetable import EmulatedJob
+from hpcresume.emulate.play import Between, Play, play
+from hpcresume.emulate.request import JobRequest
 from hpcresume.emulate.result import AttemptEnd, EmulationResult
-from hpcresume.emulate.rules import Ended, aftermath
-from hpcresume.emulate.stage import JobRecord, Stage
-from hpcresume.model import Emit, Event, ignore_events
+from hpcresume.emulate.settings import ClusterSettings, default_partitions
+from hpcresume.io.mpiexec import find_mpiexec
+from hpcresume.io.processes import SHIM
+from hpcresume.model import Emit, ignore_events
 
-__all__ = ["AttemptEnd", "EmulatedJob", "EmulationResult", "emulate"]
-
-Between = Callable[[AttemptEnd], None]
+__all__ = ["AttemptEnd", "EmulatedJob", "EmulationResult", "batch_script", "emulate"]
 
 
 def emulate(
@@ -32,9 +28,9 @@ def emulate(
 ) -> EmulationResult:
     """Play Slurm for one job on this machine, to its end.
 
-    Every attempt runs `hpcresume launch -- COMMAND` as its batch script; the stand-ins for scontrol, squeue, sinfo
-    and srun are first on its PATH, srun starting the ranks under this machine's mpiexec. Whatever happens,
-    KeyboardInterrupt included, no process of the job outlives this call.
+    Every attempt runs `hpcresume launch -- COMMAND` as its batch script; the stand-ins for Slurm's commands are first
+    on its PATH, srun starting the ranks under this machine's mpiexec. Whatever happens, KeyboardInterrupt included, no
+    process of the job outlives this call.
 
     Args:
         job: the command and its timetable.
@@ -43,114 +39,39 @@ def emulate(
         output: gets what the job prints, all attempts one after the other.
 
     Raises:
-        ConfigError: there is no mpiexec.
+        ConfigError: there is no mpiexec, or we are inside an emulated cluster already.
     """
-    stage = Stage(job)
-    try:
-        return _Life(job, stage, emit, between_attempts, output).run()
-    finally:
-        stage.close()
+    find_mpiexec()
+    request = JobRequest(
+        name=job.job_name,
+        script=batch_script(job),
+        command=job.command[0],
+        directory=os.getcwd(),
+        submit_directory=os.getcwd(),
+        environ=dict(os.environ),
+        nodes=job.nodes,
+        ntasks_per_node=job.tasks_per_node,
+        signal=job.signal,
+        time_limit=job.time_limit,
+        append=True,
+        requeue=job.requeue,
+    )
+    settings = ClusterSettings(
+        nodes=job.nodes,
+        cpus=job.tasks_per_node,
+        partitions=default_partitions(job.grace),
+        kill_wait=job.kill_wait,
+        requeue_delay=job.requeue_delay,
+        node_down=job.requeue_delay,
+        user_signal=job.user_signal,
+        slurm=job.slurm,
+    )
+    what = Play(request, job.timetable, job.max_attempts, job.keep_logs, job.job_id, own_log=True)
+    return play(what, settings, emit=emit, between_attempts=between_attempts, output=output)
 
 
-class _Life:
-    """The state between attempts."""
-
-    def __init__(
-        self, job: EmulatedJob, stage: Stage, emit: Emit, between: Between | None, output: BinaryIO | None
-    ) -> None:
-        self._job = job
-        self._stage = stage
-        self._emit = emit
-        self._between = between
-        self._output = output
-        self._mark = secrets.token_hex(8)
-        self._processes = JobProcesses(self._mark)
-        self._start = time.monotonic()
-        self._waiting: tuple[TimetableEntry, ...] = job.timetable
-        self._attempts: list[AttemptEnd] = []
-
-    def run(self) -> EmulationResult:
-        """Attempts until the end."""
-        while True:
-            end = self._attempt(len(self._attempts) + 1)
-            self._attempts.append(end)
-            if not end.requeued:
-                return self._finish(end.state)
-            if len(self._attempts) >= self._job.max_attempts:
-                return self._finish("PENDING")
-            self._pend(end)
-
-    def _attempt(self, number: int) -> AttemptEnd:
-        start = time.time()
-        environ = batch_environ(
-            self._job,
-            outer=os.environ,
-            mark=self._mark,
-            programs=self._stage.programs,
-            launch_parent=self._stage.launch_parent(number),
-            restarts=number - 1,
-            start=start,
-        )
-        follower = LogFollower(self._stage.log(number), self._output)
-        self._tell("start", attempt=number, nodes=self._job.node_list, ranks=self._job.ntasks)
-        try:
-            ended, fired = self._live(number, environ, follower)
-        finally:
-            self._processes.end()
-            follower.close()
-        after = aftermath(ended, requeue=self._job.requeue, slurm=self._job.slurm)
-        self._stage.publish(JobRecord("PENDING" if after.requeued else after.state, restarts=number))
-        end = AttemptEnd(
-            number=number,
-            start=start,
-            end=time.time(),
-            exit_code=ended.exit_code,
-            state=after.state,
-            requeued=after.requeued,
-            why=after.why,
-            fired=tuple(map(str, fired)),
-            log=self._stage.log(number) if self._job.keep_logs is not None else None,
-        )
-        self._tell("end", attempt=number, exit_code=end.exit_code, state=end.state, requeued=end.requeued, why=end.why)
-        return end
-
-    def _live(
-        self, number: int, environ: dict[str, str], follower: LogFollower
-    ) -> tuple[Ended, tuple[TimetableEntry, ...]]:
-        attempt = Attempt(
-            self._job,
-            self._stage,
-            self._processes,
-            number=number,
-            environ=environ,
-            job_start=self._start,
-            follower=follower,
-            tell=self._tell,
-        )
-        try:
-            ended = attempt.live(self._waiting)
-        finally:
-            attempt.close()
-        remaining = list(self._waiting)
-        for entry in attempt.fired:
-            remaining.remove(entry)
-        self._waiting = tuple(remaining)
-        return ended, tuple(attempt.fired)
-
-    def _pend(self, end: AttemptEnd) -> None:
-        """In the queue again: nothing of the job runs."""
-        self._tell("pending", delay=self._job.requeue_delay)
-        until = time.monotonic() + self._job.requeue_delay
-        if self._between is not None:
-            self._between(end)
-        time.sleep(max(0.0, until - time.monotonic()))
-
-    def _finish(self, state: str) -> EmulationResult:
-        result = EmulationResult(tuple(self._attempts), state, tuple(map(str, self._waiting)))
-        for entry in result.never_fired:
-            self._tell("never-fired", entry=entry)
-        self._tell("over", state=state, attempts=len(self._attempts), exit_code=result.exit_code)
-        return result
-
-    def _tell(self, name: str, **fields: object) -> None:
-        self._emit(Event(name, {"at": round(time.monotonic() - self._start, 3), **fields}))
+def batch_script(job: EmulatedJob) -> str:
+    """What a good batch script does: `exec env --block-signal=USR1 … hpcresume launch -- COMMAND`."""
+    shim = [sys.executable, "-S", "-I", str(SHIM), "--only-blocked", "--block", "USR1", "--block", "USR2", "--"]
+    supervisor = [sys.executable, "-m", "hpcresume", "launch", *job.launch_options, "--"]
+    return f"#!/bin/sh\nexec {shlex.join([*shim, *supervisor, *job.command])}\n"

@@ -20,6 +20,8 @@ _TEXTS = {
     "end": "attempt {attempt} ended: {state}, exit code {exit_code}, {then} ({why})",
     "pending": "in the queue again for {delay:g} s",
     "never-fired": "never came true: {entry}",
+    "no-start": "the script did not start: {why}",
+    "left-pending": "job {job} waits for ever: {reason}",
     "over": "the job is over: {state} after {attempts} attempts (exit code {exit_code})",
 }
 

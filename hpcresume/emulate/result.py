@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["AttemptEnd", "EmulationResult"]
+__all__ = ["AttemptEnd", "EmulationResult", "JobResult"]
 
 EXIT_NEVER_FIRED = 78
 """An entry of the timetable never came true: the user's timetable did not fit the job (EX_CONFIG)."""
@@ -39,27 +39,50 @@ class AttemptEnd:
 
 
 @dataclass(frozen=True)
+class JobResult:
+    """One job of several: its id, name, last state, log file and starts."""
+
+    id: str
+    name: str
+    state: str
+    output: str
+    attempts: tuple[AttemptEnd, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when it completed, 75 when it waits to be started, else the batch script's own code, or 1."""
+        if self.state == "COMPLETED":
+            return 0
+        if self.state == "PENDING":
+            return 75
+        return (self.attempts[-1].exit_code if self.attempts else 0) or 1
+
+
+@dataclass(frozen=True)
 class EmulationResult:
-    """The whole life of the job.
+    """The whole life of the (first) job.
 
     Attributes:
         attempts: every start, in order.
         state: the last one's state; PENDING when the limit of attempts came first.
         never_fired: entries of the timetable that never came true.
+        jobs: every job, this one first, then the others of its array and those that jobs submitted.
+        reason: why it is still pending, "" when it is not.
     """
 
     attempts: tuple[AttemptEnd, ...]
     state: str
     never_fired: tuple[str, ...] = ()
+    jobs: tuple[JobResult, ...] = ()
+    reason: str = ""
 
     @property
     def exit_code(self) -> int:
-        """0: completed, and all of the timetable came true.
+        """0: all jobs completed, and all of the timetable came true.
 
-        Else 78 for the timetable, 75 when the job waits to be started again, the batch script's own code, or 1.
+        Else of the first job that did not: 75 when it waits to be started again, the batch script's own code, or 1.
+        78 when only the timetable did not come true.
         """
-        if self.state == "COMPLETED":
-            return EXIT_NEVER_FIRED if self.never_fired else 0
-        if self.state == "PENDING":
-            return 75
-        return (self.attempts[-1].exit_code if self.attempts else 0) or 1
+        own = JobResult("", "", self.state, "", self.attempts)
+        failed = next((job.exit_code for job in (own, *self.jobs) if job.exit_code), 0)
+        return failed or (EXIT_NEVER_FIRED if self.never_fired else 0)

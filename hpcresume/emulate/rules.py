@@ -19,6 +19,7 @@ class Target(str, enum.Enum):
     """Who gets a signal."""
 
     BATCH = "batch"
+    BATCH_ALL = "batch and children"
     RANKS = "ranks"
 
 
@@ -47,10 +48,14 @@ def limit_warning(plan: SignalPlan | None) -> tuple[Delivery, ...]:
     return () if plan is None else _planned(plan)
 
 
-def end_sequence() -> tuple[Delivery, ...]:
-    """CONT and TERM to everything; KILL follows after KillWait."""
+def end_sequence(by: EndedBy) -> tuple[Delivery, ...]:
+    """CONT and TERM to everything, children of the batch shell too; KILL follows after KillWait.
+
+    At the end of a grace and at the time limit the ranks get a TERM of their own before (watched on 22.05).
+    """
     ending = (signal.SIGCONT, signal.SIGTERM)
-    return (Delivery(Target.BATCH, ending), Delivery(Target.RANKS, ending))
+    first = (Delivery(Target.RANKS, (signal.SIGTERM,)),) if by in (EndedBy.PREEMPTION, EndedBy.TIME_LIMIT) else ()
+    return (*first, Delivery(Target.BATCH_ALL, ending), Delivery(Target.RANKS, ending))
 
 
 def _planned(plan: SignalPlan) -> tuple[Delivery, ...]:
@@ -66,6 +71,7 @@ class EndedBy(str, enum.Enum):
     TIME_LIMIT = "time limit"
     NODE_FAILURE = "node failure"
     REQUEUE = "scontrol requeue"
+    CANCEL = "scancel"
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ def aftermath(ended: Ended, *, requeue: bool, slurm: str) -> Aftermath:
     """What becomes of the job. `requeue` is False for `--no-requeue`; `slurm` is "22.05" or "24.11"."""
     if ended.by is EndedBy.REQUEUE:
         return Aftermath("REQUEUED", True, "scontrol requeue asked for it")
+    if ended.by is EndedBy.CANCEL:
+        return Aftermath("CANCELLED", False, "scancel")
     if ended.by is EndedBy.NODE_FAILURE:
         return Aftermath("NODE_FAIL", requeue, "a node failed")
     if ended.by is EndedBy.TIME_LIMIT:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcresume.errors import ConfigError
 
-__all__ = ["Mpiexec", "find_mpiexec"]
+__all__ = ["Mpiexec", "as_root", "find_mpiexec", "open_mpi_variables"]
 
 _AS_ROOT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -40,6 +44,39 @@ class Mpiexec:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
+def as_root() -> dict[str, str]:
+    """The variables without which Open MPI refuses to run for root; none for anybody else."""
+    return dict(_AS_ROOT) if os.geteuid() == 0 else {}
+
+
+def open_mpi_variables() -> dict[str, str]:
+    """What Open MPI needs to find in the environment: leave to run as root, and a home.
+
+    Without HOME it dies with "mca_base_var_init failed": it looks there for its parameters (mpirun(1), "Files").
+
+    Raises:
+        ConfigError: HOME is not set, and no directory can be used in its place.
+    """
+    return {**as_root(), **({} if os.environ.get("HOME") else {"HOME": str(_home())})}
+
+
+def _home() -> Path:
+    """The user's home as the system knows it, else a private directory among the temporary files."""
+    with contextlib.suppress(KeyError):
+        known = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+        if known.is_absolute() and os.access(known, os.R_OK | os.X_OK):
+            return known
+    made = Path(tempfile.gettempdir()) / f"hpcresume-home-{os.geteuid()}"
+    try:
+        made.mkdir(mode=0o700, exist_ok=True)
+        facts = made.lstat()
+    except OSError as error:
+        raise ConfigError(f"no home for mpiexec: {error}", where="HOME", hint="set HOME to a directory") from error
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        raise ConfigError(f"{made} is not only yours", where="HOME", hint="set HOME to a directory of your own")
+    return made
+
+
 def find_mpiexec() -> Mpiexec:
     """The mpiexec of this Python's environment, else the first on PATH.
 
@@ -53,9 +90,8 @@ def find_mpiexec() -> Mpiexec:
     version = _version(found)
     if not any(word in version for word in ("Open MPI", "OpenRTE", "PRRTE", "prterun")):
         return Mpiexec(found, open_mpi=False)
-    as_root = _AS_ROOT if os.geteuid() == 0 else {}
     # More ranks than cores is the normal case on one machine; under a scheduler it counts its own slots.
-    return Mpiexec(found, open_mpi=True, options=("--oversubscribe",), environ=as_root)
+    return Mpiexec(found, open_mpi=True, options=("--oversubscribe",), environ=open_mpi_variables())
 
 
 def _version(program: str) -> str:

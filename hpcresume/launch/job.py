@@ -11,7 +11,7 @@ from hpcresume.launch.journal import say
 from hpcresume.launch.options import LaunchOptions, Outcome
 from hpcresume.launch.ranks import RunningRanks
 from hpcresume.launch.records import last_decision
-from hpcresume.launch.rendezvous import LAUNCH_DIR, SUPERVISED, Rendezvous
+from hpcresume.launch.rendezvous import LAUNCH_DIR, RELEASE, SUPERVISED, Rendezvous
 from hpcresume.launch.starter import Start, plan_start
 from hpcresume.launch.supervisor import Supervisor
 from hpcresume.model import EXIT_DONE, EXIT_HOLD, Decision
@@ -35,7 +35,8 @@ def supervise(options: LaunchOptions, environ: Mapping[str, str]) -> Outcome:
         return refused
     rendezvous = Rendezvous.create(options.run, environ)
     try:
-        start = _plan(options, slurm, rendezvous.environ())
+        released = {RELEASE: "1"} if options.release else {}
+        start = _plan(options, slurm, {**rendezvous.environ(), **released})
         ranks = RunningRanks(start, {**environ, **start.environ}, quiet=options.quiet)
         supervisor = Supervisor(options, slurm, rendezvous, ranks, start.kind)
         while supervisor.turn():
@@ -63,6 +64,7 @@ def _plan(options: LaunchOptions, slurm: SlurmEnvironment, shared: Mapping[str, 
         options=options.options,
         slurm=slurm,
         shared=shared,
+        workers=options.workers,
     )
 
 

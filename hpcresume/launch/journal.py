@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from hpcresume.console import tell
 
 __all__ = ["Journal", "append_line", "say"]
 
 
 def say(text: str) -> None:
     """One line for people, on stderr."""
-    sys.stderr.write(f"hpcresume launch: {text}\n")
-    sys.stderr.flush()
+    tell(f"hpcresume launch: {text}")
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:

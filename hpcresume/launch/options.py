@@ -18,7 +18,8 @@ class LaunchOptions:
         command: the program that every rank runs.
         run: the run directory, if known before the session says so.
         ranks: how many; None: the job's own number.
-        starter: "auto", "srun", "mpiexec" or "direct".
+        starter: "auto", "srun", "mpiexec", "torchrun" or "direct".
+        workers: ranks per node, for torchrun; None: one a GPU, else one.
         options: further options for srun or mpiexec.
         budgets: when to hold instead of coming back.
         requeue: ask Slurm to start the job again; False leaves it to exit code 75.
@@ -30,6 +31,7 @@ class LaunchOptions:
     run: Path | None = None
     ranks: int | None = None
     starter: str = "auto"
+    workers: int | None = None
     options: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
     requeue: bool = True

@@ -44,7 +44,7 @@ class RunningRanks:
             self._child = subprocess.Popen(
                 [*shim, *start.arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno() if quiet else None,
+                stdout=_standard_error() if quiet else None,
                 env=dict(environ),
                 start_new_session=True,
             )
@@ -83,6 +83,11 @@ class RunningRanks:
     def sweep(self) -> int:
         """KILL what a dead launcher left on this machine (mpiexec killed by -9 leaves all ranks running)."""
         return end_marked(LAUNCH_DIR, self.mark)
+
+
+def _standard_error() -> int:
+    """Its descriptor; where the process was started without one, nobody wants to read what would go there."""
+    return subprocess.DEVNULL if sys.stderr is None else sys.stderr.fileno()
 
 
 class Warner:

@@ -21,7 +21,7 @@ from hpcresume.io.paths import AttemptPaths, RunPaths
 from hpcresume.model import Cause, Decision
 from hpcresume.policy.cause import SessionDecision
 
-__all__ = ["LAUNCH_DIR", "LAUNCH_PARENT", "SUPERVISED", "Claimed", "Rendezvous"]
+__all__ = ["LAUNCH_DIR", "LAUNCH_PARENT", "RELEASE", "SUPERVISED", "Claimed", "Rendezvous"]
 
 LAUNCH_DIR = "HPCRESUME_LAUNCH_DIR"
 """Names the directory to the ranks."""
@@ -29,6 +29,9 @@ LAUNCH_PARENT = "HPCRESUME_LAUNCH_PARENT"
 """Where to make the directory, when whoever starts the supervisor wants to look into it."""
 SUPERVISED = "HPCRESUME_SUPERVISED"
 """Set to 1 for the ranks: the decision file counts, not their exit codes."""
+
+RELEASE = "HPCRESUME_RELEASE"
+"""Set to 1 for the ranks by `--release`: the session starts although its run was held."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,14 @@ def _as_decision(facts: Mapping[str, Any]) -> SessionDecision | None:
         decision = Decision(facts.get("decision"))
     except ValueError:
         return None
-    step, generation = facts.get("step"), facts.get("generation")
+    step, generation, code = facts.get("step"), facts.get("generation"), facts.get("exit_code")
     return SessionDecision(
         decision=decision,
         reason=str(facts.get("reason") or ""),
         step=step if isinstance(step, int) else None,
         generation=generation if isinstance(generation, str) else None,
         cause_hint=_as_cause(facts.get("cause_hint")),
+        exit_code=code if isinstance(code, int) else None,
     )
 
 

@@ -1,4 +1,5 @@
-"""Which command starts the ranks: srun inside a Slurm job, else mpiexec, else (one rank) the program itself.
+"""Which command starts the ranks: srun inside a Slurm job, else mpiexec, else (one rank) the program itself;
+or torchrun.
 
 Owns the argument lists and the environment of the ranks' launcher. Starts nothing but short probes.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from hpcresume.errors import ConfigError
 from hpcresume.io.mpiexec import find_mpiexec
 from hpcresume.io.processes import SHIM
+from hpcresume.launch.torchrun import agent_command, srun_words
 from hpcresume.slurm.environment import SlurmEnvironment
 
 __all__ = ["Probe", "Start", "plan_start", "probe", "rank_shim"]
@@ -30,7 +32,7 @@ Probe = Callable[[Sequence[str]], str | None]
 
 @dataclass(frozen=True)
 class Start:
-    """A ready command. `kind` is srun, mpiexec or direct; `environ` is what is added to the environment."""
+    """A ready command. `kind` is srun, mpiexec, torchrun or direct; `environ` is what is added to the environment."""
 
     kind: str
     arguments: tuple[str, ...]
@@ -54,6 +56,7 @@ def plan_start(
     options: Sequence[str],
     slurm: SlurmEnvironment,
     shared: Mapping[str, str],
+    workers: int | None = None,
     probe: Probe = probe,
 ) -> Start:
     """Choose how to start `command`.
@@ -61,10 +64,11 @@ def plan_start(
     Args:
         command: the user's program and its arguments.
         ranks: how many; None means the job's own number, 1 outside Slurm.
-        starter: "auto", "srun", "mpiexec" or "direct".
+        starter: "auto", "srun", "mpiexec", "torchrun" or "direct".
         options: further options for srun or mpiexec, as they are.
         slurm: where we are.
         shared: variables that every rank on every node must see.
+        workers: ranks per node, for torchrun alone.
         probe: runs short commands.
 
     Raises:
@@ -72,12 +76,20 @@ def plan_start(
     """
     shim = rank_shim(probe)
     kind = _choose(starter, ranks, slurm)
+    if kind == "torchrun":
+        if ranks is not None:
+            raise ConfigError("torchrun counts per node", where="--ranks", hint="--workers-per-node")
+        words = srun_words(options, slurm, os.environ)
+        return Start(kind, (*words, *agent_command(shim, command, workers, slurm, os.environ)), shared)
+    if workers is not None:
+        raise ConfigError("only torchrun has workers", where="--workers-per-node", hint="--mpi torchrun, or --ranks")
     if kind == "srun":
         return Start(kind, _srun(shim, command, ranks, options, probe), shared)
     count = ranks if ranks is not None else slurm.ntasks or 1
     if kind == "direct":
         if count != 1:
-            raise ConfigError(f"{count} ranks need mpiexec or srun", where="--mpi direct")
+            what, hint = f"{count} ranks need mpiexec or srun", "--mpi mpiexec, or --ranks 1"
+            raise ConfigError(what, where="--mpi direct", hint=hint)
         return Start(kind, (*shim, *command), shared)
     return _mpiexec(shim, command, count, options, shared)
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hpcresume.checkpoint.generations import read_sealed
+from hpcresume.checkpoint.generations import lineage_names, read_sealed
 from hpcresume.checkpoint.manifest import Manifest
 from hpcresume.checkpoint.tree import Key, decode_plain, path_text
 from hpcresume.errors import DamagedError, NoGenerationError
-from hpcresume.model import Generation, TensorInfo
-from hpcresume.ops.targets import Target
+from hpcresume.model import Generation, Skipped, TensorInfo
+from hpcresume.ops.targets import Target, typed
 
 __all__ = ["Contents", "PlainValue", "as_json", "read_contents"]
 
@@ -27,7 +27,10 @@ class PlainValue:
 
 @dataclass(frozen=True)
 class Contents:
-    """The facts of a generation; `environment` is that of the program that wrote it."""
+    """The facts of a generation; `environment` is that of the program that wrote it.
+
+    `skipped` are newer generations of the lineage whose manifests are no good, where the newest was asked for.
+    """
 
     generation: Generation
     run_id: str
@@ -35,6 +38,7 @@ class Contents:
     environment: dict[str, str]
     tensors: tuple[TensorInfo, ...]
     values: tuple[PlainValue, ...]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def read_contents(target: Target) -> Contents:
@@ -45,7 +49,9 @@ def read_contents(target: Target) -> Contents:
         CheckpointError: the manifest is damaged, or none is whole.
         FormatVersionError: another format version wrote it.
     """
-    name = target.generation or _newest(target)
+    with typed(target.run):
+        name = target.generation or _newest(target)
+        skipped = () if target.generation else _passed_over(target, name)
     path = target.run.generations / name
     sealed = read_sealed(path)
     generation = sealed.generation(target.run.root, path)
@@ -56,6 +62,7 @@ def read_contents(target: Target) -> Contents:
         environment=dict(sealed.body.environment),
         tensors=tuple(sorted(generation.tensors.values(), key=lambda info: info.name)),
         values=tuple(_values(sealed.body, name)),
+        skipped=skipped,
     )
 
 
@@ -68,6 +75,12 @@ def _newest(target: Target) -> str:
             hint="hpcresume ls shows a generation as soon as there is one",
         )
     return newest.name
+
+
+def _passed_over(target: Target, name: str) -> tuple[Skipped, ...]:
+    chain = lineage_names(target.run)
+    newer = chain[: chain.index(name)]
+    return tuple(bad for bad in reversed(target.generations.damaged()) if bad.generation in newer)
 
 
 def _values(body: Manifest, name: str) -> Iterator[PlainValue]:
@@ -127,6 +140,7 @@ def as_json(contents: Contents) -> dict[str, Any]:
         "run_id": contents.run_id,
         "format_version": contents.format_version,
         "environment": contents.environment,
+        "skipped": [{"name": each.generation, "reason": each.reason} for each in contents.skipped],
         "tensors": [
             {
                 "name": info.name,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from hpcresume.checkpoint.generations import lineage_names
-from hpcresume.io.paths import parse_generation_name
+from hpcresume.io.paths import RunPaths, parse_generation_name
 from hpcresume.model import Generation, Skipped
-from hpcresume.observe.history import read_history
-from hpcresume.ops.targets import Target
+from hpcresume.observe.facts import read_facts
+from hpcresume.ops.targets import Target, typed
 
-__all__ = ["Listed", "as_json", "list_generations"]
+__all__ = ["Listed", "as_json", "list_generations", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,37 @@ def list_generations(target: Target, *, now: float | None = None) -> list[Listed
     """The generations of the target, ascending by step and attempt.
 
     Raises:
-        RunError: there is no run, or it has another format version.
+        RunError: there is no run, it cannot be read, or it has another format version.
+        NoUsableGenerationError: the run has committed something, and nothing is left of it.
     """
     now = time.time() if now is None else now
     generations = target.generations
+    with typed(target.run):
+        if target.generation is None:
+            generations.check_not_lost()
     whole = {generation.name: generation for generation in generations.list()}
     bad = {skipped.generation: skipped.reason for skipped in generations.damaged()}
-    known_bad = {s.generation: _found(s) for s in read_history(target.run).skipped} | bad
+    known_bad = {s.generation: _found(s) for s in _skipped(target.run)} | bad
     chain = [name for name in lineage_names(target.run) if name not in bad]
     return [_listed(name, whole.get(name), known_bad, chain, now) for name in target.names()]
+
+
+def unreadable(target: Target) -> list[str]:
+    """What cannot be read of the run's attempts, one line each; the generations may be whole all the same."""
+    lines = []
+    for number in target.run.attempt_numbers():
+        try:
+            read_facts(target.run, number)
+        except OSError as error:
+            lines.append(f"attempt {number} cannot be read: {error.strerror} ({error.filename})")
+    return lines
+
+
+def _skipped(run: RunPaths) -> Iterator[Skipped]:
+    """What restores found bad, as far as the attempts can be read."""
+    for number in run.attempt_numbers():
+        with contextlib.suppress(OSError):
+            yield from read_facts(run, number).skipped
 
 
 def _found(skipped: Skipped) -> str:
@@ -99,6 +123,7 @@ def as_json(target: Target, listed: list[Listed]) -> dict[str, Any]:
     return {
         "run": str(target.run.root),
         "done": target.run.done.exists(),
+        "warnings": unreadable(target),
         "generations": [
             {
                 "name": each.name,

@@ -22,7 +22,7 @@ def example_path(name: str) -> Path:
 
 
 def template_path(name: str) -> Path:
-    """An sbatch template, for instance `launch.sbatch`.
+    """An sbatch template, for instance `srun.sbatch`.
 
     Raises:
         ConfigError: there is no such template.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcresume.checkpoint.generations import Generations, committed_names
-from hpcresume.errors import NoGenerationError
-from hpcresume.io.paths import RunPaths, parse_generation_name
+from hpcresume.checkpoint.places import read_place
+from hpcresume.checkpoint.run import check_generations
+from hpcresume.errors import NoGenerationError, RunDirectoryError
+from hpcresume.io.hints import hint_for
+from hpcresume.io.paths import RunPaths
 
-__all__ = ["Target", "resolve"]
+__all__ = ["Target", "resolve", "typed"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,34 @@ def resolve(path: Path | str) -> Target:
     """Find out what lies at `path`: RUN or RUN/generations/NAME.
 
     Raises:
-        RunDirectoryError: there is no run.
+        ConfigError: the path is empty.
+        RunDirectoryError: there is no run, it cannot be read, or it has lost its directory of generations.
         FormatVersionError: the run has another format version.
         NoGenerationError: the run has no generation of this name.
     """
-    absolute = Path(os.path.abspath(path))
-    named = absolute.parent.name == "generations" and parse_generation_name(absolute.name) is not None
-    run = RunPaths(absolute.parent.parent if named else absolute)
+    run, name = read_place(path)
     Generations(run.root)  # refuses what is no run
-    if named and not absolute.is_dir():
-        raise NoGenerationError(f"there is no generation {absolute.name}", where=str(run.root), hint="hpcresume ls RUN")
-    return Target(run, absolute.name if named else None)
+    if name is not None and not (run.generations / name).is_dir():
+        raise NoGenerationError(f"there is no generation {name}", where=str(run.root), hint="hpcresume ls RUN")
+    if name is None:
+        with typed(run):
+            check_generations(run)
+            committed_names(run)
+    return Target(run, name)
+
+
+@contextlib.contextmanager
+def typed(run: RunPaths) -> Iterator[None]:
+    """What the operating system says of a run directory, as an error of ours.
+
+    Raises:
+        RunDirectoryError: something in it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the run cannot be read: {error.strerror or error}",
+            where=str(error.filename or run.root),
+            hint=hint_for(error.errno, otherwise="look at the filesystem"),
+        ) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpcresume.errors import FormatVersionError, NoGenerationError
+from hpcresume.errors import FormatVersionError, NoGenerationError, RunError
 from hpcresume.model import Skipped, VerifyReport
 from hpcresume.ops.targets import Target
 
@@ -20,13 +20,15 @@ Progress = Callable[[str, int, int], None]
 
 
 def verify_all(target: Target, progress: Progress) -> list[VerifyReport]:
-    """Verify what the target names, one after the other; damage ends nothing.
+    """Verify what the target names, one after the other; nothing that is wrong with one ends it.
 
     Raises:
         NoGenerationError: the run has committed nothing, so there is nothing to vouch for.
+        RunDirectoryError, NoUsableGenerationError: it has, and all of it is gone.
     """
     names = target.names()
     if not names:
+        target.generations.check_not_lost()
         raise NoGenerationError(
             "nothing was ever committed in this run", where=str(target.run.root), hint="hpcresume ls RUN"
         )
@@ -38,6 +40,14 @@ def _verify_one(target: Target, name: str, progress: Progress) -> VerifyReport:
         return target.generations.verify(name, progress=lambda done, total: progress(name, done, total))
     except FormatVersionError as error:
         return VerifyReport(name, 0, 0, (Skipped(name, error.what),))
+    except (RunError, OSError) as error:
+        return VerifyReport(name, 0, 0, (Skipped(name, f"cannot be read: {_why(error)}"),))
+
+
+def _why(error: RunError | OSError) -> str:
+    what = error.what if isinstance(error, RunError) else error.strerror or str(error)
+    where = error.where if isinstance(error, RunError) else error.filename
+    return f"{what} ({where})" if where else what
 
 
 def size_on_disk(target: Target) -> int:

@@ -47,6 +47,7 @@ class SessionDecision:
     step: int | None = None
     generation: str | None = None
     cause_hint: Cause | None = None
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)

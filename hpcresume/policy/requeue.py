@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpcresume import errors
 from hpcresume.model import EXIT_COME_BACK, EXIT_DONE, EXIT_HOLD, Cause, Decision
 from hpcresume.policy.budgets import Budgets, PastAttempt, barren_attempts
 from hpcresume.policy.cause import Ending, Evidence
@@ -49,9 +50,11 @@ def decide(
     if ending.cause is Cause.DONE:
         return Verdict(Decision.DONE, False, EXIT_DONE, "the run is finished")
     if _asked_to_hold(evidence):
-        return Verdict(Decision.HOLD, False, EXIT_HOLD, _hold_reason(evidence))
+        asked = evidence.decision.exit_code if evidence.decision is not None else None
+        return Verdict(Decision.HOLD, False, asked if asked in FINAL_CODES else EXIT_HOLD, _hold_reason(evidence))
+    code = _code_of_error(evidence) or code
     if code in FINAL_CODES:
-        return Verdict(Decision.HOLD, False, code, f"exit code {code}: another attempt would end alike")
+        return Verdict(Decision.HOLD, False, code, f"{_what_ended(evidence, code)}: another attempt would end alike")
     if ending.cause is Cause.OPERATOR and not _warned_only(evidence):
         return _stopped_by_operator(evidence)
     if evidence.told_to_end and not evidence.job:
@@ -60,6 +63,18 @@ def decide(
     if not past and _never_began(ending, evidence):
         return Verdict(Decision.HOLD, False, code, f"the ranks ended with exit code {code} before any session")
     return _within_budget(ending.cause, past, committed, budgets)
+
+
+def _code_of_error(evidence: Evidence) -> int | None:
+    """The exit code of an error of ours that ended a session: Python itself ends any program by 1."""
+    if evidence.raised is None or evidence.decision is not None:
+        return None
+    kind = getattr(errors, evidence.raised.type, None)
+    return kind.exit_code if isinstance(kind, type) and issubclass(kind, errors.HpcresumeError) else None
+
+
+def _what_ended(evidence: Evidence, code: int) -> str:
+    return evidence.raised.type if _code_of_error(evidence) and evidence.raised is not None else f"exit code {code}"
 
 
 def _never_began(ending: Ending, evidence: Evidence) -> bool:

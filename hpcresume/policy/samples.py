@@ -21,9 +21,9 @@ Order = npt.NDArray[np.int64]
 def epoch_order(n: int, seed: int, epoch: int) -> Order:
     """The items of one epoch, shuffled.
 
-    Exactly `np.argsort(np.random.Philox(key=[seed, epoch]).random_raw(n), kind="stable")`, so that a plain loop
-    can reproduce it. Raw bit streams stay the same in every numpy version; the methods of `Generator`
-    (permutation, shuffle) may change (NEP 19). Philox: J. K. Salmon et al., SC11. Ties: O(n² / 2^65).
+    Exactly `np.argsort(np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n), kind="stable")`,
+    so that a plain loop can reproduce it. Raw bit streams stay the same in every numpy version; the methods of
+    `Generator` (permutation, shuffle) may change (NEP 19). Philox: J. K. Salmon et al., SC11. Ties: O(n² / 2^65).
     """
     keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(n)
     order: Order = np.argsort(keys, kind="stable")

@@ -7,43 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from hpcresume.checkpoint.attempts import Holder, claim
+from hpcresume.checkpoint.attempts import Holder, claim, read_holder
 from hpcresume.checkpoint.retire import sweep
 from hpcresume.checkpoint.run import mark_done, open_run, reopen
 from hpcresume.comm.choose import choose_ranks
+from hpcresume.comm.last_resort import ends_unless_all_come
 from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.vote import vote
 from hpcresume.comm.watchdog import Watchdog
+from hpcresume.console import tell
+from hpcresume.errors import CheckpointError, FormatVersionError, HpcresumeError, NoSpaceError, RunDirectoryError
 from hpcresume.io.durable import write_durably
+from hpcresume.io.files import files
 from hpcresume.io.paths import AttemptPaths, RunPaths
-from hpcresume.model import Decision, Emit, Event, ignore_events
+from hpcresume.model import Cause, Decision, Emit, Event, ignore_events
+from hpcresume.policy.requeue import FINAL_CODES
+from hpcresume.session.aliveness import Aliveness
 from hpcresume.session.ledger import Ledger, Metrics, Progress
 from hpcresume.session.options import Options
-from hpcresume.session.outcomes import RunFinished
-from hpcresume.slurm.commands import job_alive
+from hpcresume.session.outcomes import RunFinished, RunHeld
 from hpcresume.slurm.environment import SlurmEnvironment
 
-__all__ = ["Attempt", "open_attempt", "say"]
-
-SILENCE_OF_THE_DEAD: Final = 120.0
-"""Seconds without a sign of life after which a holder that nothing else can be asked about counts as gone."""
+__all__ = ["Attempt", "facts_of", "open_attempt", "refuse_to_launcher", "say"]
 
 
 def say(ranks: Ranks, text: str) -> None:
     """One line for people, once a job."""
     if ranks.rank == 0:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"hpcresume: {text}\n")
-            sys.stderr.flush()
+        tell(f"hpcresume: {text}")
 
 
 @dataclass
@@ -88,8 +84,11 @@ class Attempt:
             return
         fields = {"decision": decision.value, "reason": reason, "generation": None, "cause_hint": None, **facts}
         try:
-            _write_json(self.paths.decision, fields)
             _tell_launcher(self.environ, "decision.json", fields)
+        except OSError as error:  # on a disk of its own: that one may be full while the run's is not, and vice versa
+            say(self.ranks, f"the decision could not be given to the supervisor: {error}")
+        try:
+            _write_json(self.paths.decision, fields)
         except OSError as error:
             self.emit(Event("decision-not-written", {"error": str(error)}))
             say(self.ranks, f"the decision could not be written: {error}")
@@ -136,18 +135,21 @@ def open_attempt(options: Options, environ: Mapping[str, str]) -> Attempt:
 
     Raises:
         RunFinished: the run is done, and `reopen` was not asked for.
+        RunHeld: it was held, and Slurm started the same job again.
         RunError: the directory cannot be used, or another live job holds the run.
         RanksError: the ranks cannot be formed.
     """
-    ranks = choose_ranks(options.comm, environ)
+    with ends_unless_all_come("meet the other ranks", options.watchdog):
+        ranks = choose_ranks(options.comm, environ)
     owns = ranks is not options.comm
     watchdog = Watchdog(ranks, None, options.watchdog)
     with watchdog.guard("open the run"):
         run = open_run(options.run, create=True, ranks=ranks)
         _stop_if_done(run, ranks, options, environ, watchdog, owns)
         slurm = SlurmEnvironment.from_environ(environ)
+        _stop_if_held(run, ranks, slurm, environ, watchdog, owns)
         holder = Holder.here(slurm.job_id, slurm.restart_count)
-        number = claim(run, holder=holder, ranks=ranks, alive=_Aliveness(run, slurm.job_id))
+        number = claim(run, holder=holder, ranks=ranks, alive=Aliveness(run, slurm.job_id))
     paths = run.attempt(number)
     ledger = Ledger(paths.ledger if ranks.rank == 0 else paths.rank_ledger(ranks.rank))
     attempt = Attempt(run, number, ranks, ledger, watchdog, environ, owns, slurm=slurm)
@@ -171,6 +173,7 @@ def _announce(attempt: Attempt, holder: Holder) -> None:
     fields = {"attempt": number, "world_size": attempt.ranks.size, "backend": attempt.ranks.backend}
     attempt.emit(Event("claimed", {**fields, **asdict(holder)}))
     _record_predecessor(attempt)
+    _forget_refusal(attempt.environ)
     try:
         _tell_launcher(attempt.environ, "session.json", {"run": str(run.root), "attempt": number})
         sweep(run, attempt=number, emit=attempt.emit)
@@ -183,11 +186,15 @@ def _record_predecessor(attempt: Attempt) -> None:
     before = attempt.run.attempt(attempt.number - 1)
     if attempt.number == 1 or before.supervisor.exists():
         return
+    attempt.emit(Event("predecessor", {"attempt": attempt.number - 1, "decision": _decided(before)}))
+
+
+def _decided(attempt: AttemptPaths) -> Any:
+    """What the session of an attempt decided, None when it could not."""
     try:
-        decision = json.loads(before.decision.read_bytes()).get("decision")
+        return json.loads(attempt.decision.read_bytes()).get("decision")
     except (OSError, ValueError, AttributeError):
-        decision = None
-    attempt.emit(Event("predecessor", {"attempt": attempt.number - 1, "decision": decision}))
+        return None
 
 
 def _stop_if_done(
@@ -212,42 +219,84 @@ def _stop_if_done(
     if not ranks.broadcast(done):
         return
     say(ranks, f"{run.root} is finished; nothing to do (reopen=True goes on with it)")
+    fields = {"decision": Decision.DONE.value, "reason": "the run was finished before", "run": str(run.root)}
+    _leave_early(fields, ranks, environ, watchdog, owns)
+    raise RunFinished
+
+
+def _stop_if_held(
+    run: RunPaths,
+    ranks: Ranks,
+    slurm: SlurmEnvironment,
+    environ: Mapping[str, str],
+    watchdog: Watchdog,
+    owns: bool,
+) -> None:
+    """A run is held until a person looks at it. Submitting a job anew is a person's doing; a restart of it is not."""
+    why = b""
+    if ranks.rank == 0 and environ.get("HPCRESUME_RELEASE") != "1" and _restarted_though_held(run, slurm):
+        why = b"held: Slurm started the job again by itself; submit it anew, or use launch --release"
+    vote(ranks, "look for a hold", None)
+    why = ranks.broadcast(why)
+    if not why:
+        return
+    say(ranks, f"{run.root} is {why.decode()}")
+    _leave_early({"decision": Decision.HOLD.value, "reason": why.decode()}, ranks, environ, watchdog, owns)
+    raise RunHeld(environ)
+
+
+def _restarted_though_held(run: RunPaths, slurm: SlurmEnvironment) -> bool:
+    newest = max(run.attempt_numbers(), default=0)
+    before = read_holder(run, newest) if newest else None
+    if before is None or before.job_id is None or before.job_id != slurm.job_id:
+        return False
+    return slurm.restart_count > before.restart and _was_held(run.attempt(newest))
+
+
+def _was_held(attempt: AttemptPaths) -> bool:
+    """What its supervisor decided counts (a budget is spent, say); where none came to that, what its session did."""
+    with contextlib.suppress(OSError):
+        for line in reversed(attempt.supervisor.read_bytes().split(b"\n")):
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
+                if b'"decision"' in line and (facts := json.loads(line)).get("event") == "decision":
+                    return bool(facts.get("decision") == Decision.HOLD.value)
+    return bool(_decided(attempt) == Decision.HOLD.value)
+
+
+def _leave_early(
+    fields: Mapping[str, Any], ranks: Ranks, environ: Mapping[str, str], watchdog: Watchdog, owns: bool
+) -> None:
+    """Collective. Nothing was claimed: tell the supervisor, and let go of the ranks."""
     if ranks.rank == 0:
-        fields = {"decision": Decision.DONE.value, "reason": "the run was finished before", "run": str(run.root)}
         with contextlib.suppress(OSError):
             _tell_launcher(environ, "decision.json", fields)
     ranks.barrier()
     watchdog.close()
     if owns:
         ranks.close()
-    raise RunFinished
 
 
-class _Aliveness:
-    """Does the holder of the newest attempt still run? Asked by rank 0 while it claims."""
+def refuse_to_launcher(error: HpcresumeError, environ: Mapping[str, str]) -> None:
+    """Tell the supervisor of an error that came before there was an attempt, and that the next start would meet."""
+    if error.exit_code in FINAL_CODES or isinstance(error, NoSpaceError):
+        facts = {"decision": Decision.HOLD.value, "reason": f"could not begin: {error}", **facts_of(error)}
+        with contextlib.suppress(OSError):
+            _tell_launcher(environ, "decision.json", facts)
 
-    def __init__(self, run: RunPaths, own_job: str | None) -> None:
-        self._run = run
-        self._own_job = own_job
 
-    def __call__(self, holder: Holder) -> bool:
-        here = holder.process_alive()
-        if here is not None:
-            # This very process held it in an earlier session, which is closed: there is one at a time.
-            return here and holder.pid != os.getpid()
-        # Slurm would say that our own job lives, whichever of its steps held the run.
-        asked = holder.job_id is not None and holder.job_id != self._own_job
-        answer = job_alive(holder.job_id) if asked and holder.job_id is not None else None
-        return self._silence() < SILENCE_OF_THE_DEAD if answer is None else answer
+def _forget_refusal(environ: Mapping[str, str]) -> None:
+    """The program may have caught an error and tried again: what the supervisor was told of it holds no more."""
+    directory = environ.get("HPCRESUME_LAUNCH_DIR")
+    if directory:
+        with contextlib.suppress(OSError):
+            files().unlink(Path(directory) / "decision.json")
 
-    def _silence(self) -> float:
-        """Seconds since the newest attempt last wrote anything."""
-        paths = self._run.attempt(max(self._run.attempt_numbers(), default=0))
-        times = []
-        for path in (paths.progress, paths.ledger, paths.claim):
-            with contextlib.suppress(OSError):
-                times.append(path.stat().st_mtime)
-        return time.time() - max(times) if times else math.inf
+
+def facts_of(error: HpcresumeError) -> dict[str, Any]:
+    """What a decision says of the error behind it: a cause, and the exit code."""
+    of_storage = isinstance(error, CheckpointError | RunDirectoryError | FormatVersionError)
+    cause = Cause.STORAGE if of_storage else Cause.CRASH
+    return {"cause_hint": cause.value, "exit_code": error.exit_code}
 
 
 def _tell_launcher(environ: Mapping[str, str], name: str, fields: Mapping[str, Any]) -> None:

@@ -9,20 +9,25 @@ from __future__ import annotations
 import importlib
 import json
 import time
+from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from hpcresume.checkpoint import tree
+from hpcresume.checkpoint.inventory import take_inventory
+from hpcresume.checkpoint.phases import together
 from hpcresume.checkpoint.probe import choose_writer
 from hpcresume.checkpoint.restore import Restored, restore_newest
 from hpcresume.comm.vote import vote
-from hpcresume.errors import ConfigError, HpcresumeError, RankStructureError
-from hpcresume.model import Cause, Decision, Event, EveryRank
+from hpcresume.errors import ConfigError, HpcresumeError, RankStructureError, StateError
+from hpcresume.model import Cause, Decision, Event, EveryRank, ignore_events
 from hpcresume.policy import deadline
 from hpcresume.policy.cadence import SaveHistory, next_cadence_step, save_is_due
 from hpcresume.policy.deadline import Plan, TimeLeft, patience
 from hpcresume.policy.votes import steps_until_next_vote
 from hpcresume.session import rng
-from hpcresume.session.attempt import Attempt, say
+from hpcresume.session.attempt import Attempt, facts_of, say
 from hpcresume.session.options import Options
 from hpcresume.session.outcomes import Stopped, exit_code_of_a_stop
 from hpcresume.session.saver import BEARABLE, Saver
@@ -100,7 +105,7 @@ class Engine:
             self._prepare_to_save()
         except HpcresumeError as error:
             self.agreed = error
-            self._attempt.decide(Decision.HOLD, f"could not begin: {error}", step=self.step)
+            self._attempt.decide(Decision.HOLD, f"could not begin: {error}", step=self.step, **facts_of(error))
             raise
         self._next_vote = self.step
         self._saver.begin_at(self.step, self.generation)
@@ -306,13 +311,15 @@ class Engine:
         """Collective. Load the newest generation into the tracked objects; return the generators' state."""
         attempt, began = self._attempt, time.monotonic()
         self._agree_on_what_is_tracked()
-        with attempt.watchdog.guard("restore", patience(attempt.watchdog.timeout, self._saver.nbytes)):
+        with attempt.watchdog.guard("restore"):
+            nbytes = self._bytes_to_restore()
+        with attempt.watchdog.guard("restore", patience(attempt.watchdog.timeout, nbytes)):
             restored = restore_newest(
                 attempt.run,
                 attempt=attempt.number,
                 ranks=self._ranks,
                 slices=self._tracked.slices(),
-                emit=attempt.emit_once,
+                emit=self._emit_of_restore,
             )
             if restored.generation is None:
                 attempt.emit_once(Event("fresh-start", {"world_size": self._ranks.size}))
@@ -321,18 +328,31 @@ class Engine:
         self._report_restored(restored, time.monotonic() - began)
         return restored.state["rng"]
 
+    def _bytes_to_restore(self) -> int:
+        """Collective. About as much as any rank may have to read: its share of every generation, to prove it, and its
+        own part of one. An optimizer that is not restored yet will be twice its model.
+        """
+        files = [*self._attempt.run.generations.glob("g*/*.h5")]
+        share = sum(_size(path) for path in files) // self._ranks.size
+        own = sum(leaf.nbytes for leaf in tree.flatten(self._tracked.state(0, self.total))[1])
+        return int(self._ranks.allreduce_max(np.array([share + 3 * own]))[0])
+
+    def _emit_of_restore(self, event: Event) -> None:
+        """A disk that reads differently twice is known only to the rank that read; all else is the same on all."""
+        emit = self._attempt.emit if event.name == "unconfirmed-mismatch" else self._attempt.emit_once
+        emit(event)
+
     def _agree_on_what_is_tracked(self) -> None:
         """Collective. The same things on all ranks, all of them such as can be saved."""
-        failed: Exception | None = None
-        try:
-            _, leaves = tree.flatten(self._tracked.state(0, self.total))
-            self._saver.nbytes = sum(leaf.nbytes for leaf in leaves)
-        except HpcresumeError as error:
-            failed = error
         with self._attempt.watchdog.guard("begin"):
-            vote(self._ranks, "look at what is tracked", failed)
             mine = {**self._tracked.describe(), "total_steps": self.total}
             texts = self._ranks.allgather(json.dumps(mine, sort_keys=True).encode())
+            self._compare_descriptions(texts)
+            with together(self._ranks, "look at what is tracked", StateError):
+                state = self._tracked.state(0, self.total)
+            take_inventory(state, self._ranks, ignore_events, compare_replicas=False)
+
+    def _compare_descriptions(self, texts: list[bytes]) -> None:
         odd = next((rank for rank, text in enumerate(texts) if text != texts[0]), None)
         if odd is not None:
             first, other = json.loads(texts[0]), json.loads(texts[odd])
@@ -383,6 +403,8 @@ class Engine:
         if self._progress is not None:
             self._progress.write(self.step)
         text = f"attempt {self._attempt.number}: restored {generation.name} in {seconds:.2f} s"
+        if generation.world_size != self._ranks.size:
+            text += f"; saved by {generation.world_size} ranks and now on {self._ranks.size}: random numbers differ"
         for each in restored.skipped:
             text += f"; {each.generation} was skipped: {each.reason}"
         say(self._ranks, text)
@@ -396,6 +418,13 @@ class Engine:
         size = self._ranks.size
         self._attempt.emit_once(Event("rng-derived", {"from_world_size": len(saved), "world_size": size}))
         rng.seed_all(rng.derive(saved[0], step=self.step, rank=self._ranks.rank, world_size=size))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _cause(value: object) -> str | None:

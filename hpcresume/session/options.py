@@ -10,11 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcresume.config.durations import parse_cadence, parse_duration
-from hpcresume.errors import ConfigError
+from hpcresume.errors import ConfigError, NonFiniteError
 from hpcresume.policy.cadence import Cadence
 from hpcresume.session.signals import signal_numbers
 
 __all__ = ["Options", "check_total", "read_options"]
+
+
+FROM_JOB = {
+    "every": "HPCRESUME_CHECKPOINT_EVERY",
+    "keep": "HPCRESUME_CHECKPOINT_KEEP",
+    "read_back": "HPCRESUME_CHECKPOINT_VERIFY",
+    "write_path": "HPCRESUME_CHECKPOINT_WRITE_PATH",
+}
+"""Option → the variable in which a batch script made from job.yaml carries its checkpoint section."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +57,13 @@ def read_options(
     reopen: object,
     signals: Iterable[str],
 ) -> Options:
-    """Check every option.
+    """Check every option; what the job's own settings say (see FROM_JOB) wins over the call.
 
     Raises:
         ConfigError: names the option, and the nearest valid value where there is one.
     """
+    every, keep = _from_job("every", every), _from_job("keep", keep)
+    write_path, read_back = _from_job("write_path", write_path), _from_job("read_back", read_back)
     return Options(
         run=_path(run),
         every=parse_cadence(every),
@@ -77,6 +88,11 @@ def check_total(total_steps: object) -> int:
     return _whole(total_steps, "total_steps", 1)
 
 
+def _from_job(option: str, given: object) -> object:
+    text = os.environ.get(FROM_JOB[option], "")
+    return (int(text) if text.isascii() and text.isdecimal() and option == "keep" else text) or given
+
+
 def _path(run: object) -> Path:
     if not isinstance(run, str | os.PathLike) or not os.fspath(run):
         raise ConfigError(f"{run!r} is no path", where="run", hint='"runs/my-training"')
@@ -86,7 +102,13 @@ def _path(run: object) -> Path:
     return Path(text)
 
 
+def _refuse_non_finite(value: object, where: str, hint: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NonFiniteError(f"{value!r} is no finite number", where=where, hint=hint)
+
+
 def _whole(value: object, where: str, least: int) -> int:
+    _refuse_non_finite(value, where, f"{where}={least}")
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 10**12:
         raise ConfigError(f"{value!r} is no whole number from {least}", where=where, hint=f"{where}={least}")
     return value
@@ -101,6 +123,7 @@ def _one_of(value: object, where: str, names: tuple[str, ...]) -> str:
 def _seconds(reaction: object) -> float:
     if isinstance(reaction, str):
         return parse_duration(reaction, where="reaction")
+    _refuse_non_finite(reaction, "reaction", "reaction=0.25")
     if isinstance(reaction, bool) or not isinstance(reaction, int | float) or not 0 <= reaction < math.inf:
         raise ConfigError(f"{reaction!r} is no number of seconds", where="reaction", hint="reaction=0.25")
     return float(reaction)

@@ -1,12 +1,16 @@
-"""How a session leaves the loop: two exits that are no errors. Knows nothing of how they come about."""
+"""How a session leaves the loop: three exits that are no errors. Knows nothing of how they come about."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from hpcresume.model import EXIT_COME_BACK, EXIT_DONE
+from hpcresume.model import EXIT_COME_BACK, EXIT_DONE, EXIT_HOLD
 
-__all__ = ["RunFinished", "Stopped", "exit_code_of_a_stop"]
+__all__ = ["RunFinished", "RunHeld", "Stopped", "exit_code_of_a_stop"]
+
+last_words: Callable[[BaseException], None] | None = None
+"""Called with an exception that is about to end this process together with its peers. Whoever called the user's
+code and wants to know of it (submitit, which stores exceptions) sets this, since nothing is ever returned to it."""
 
 
 class Stopped(SystemExit):
@@ -33,6 +37,15 @@ class RunFinished(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(EXIT_DONE)
+
+
+class RunHeld(SystemExit):
+    """The last attempt was held, and Slurm started its job again by itself: since 24.05 it does so after any exit in
+    the grace of a preemption. Its code is 77, or 0 under a supervisor.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(EXIT_DONE if environ.get("HPCRESUME_SUPERVISED") == "1" else EXIT_HOLD)
 
 
 def exit_code_of_a_stop(environ: Mapping[str, str]) -> int:

@@ -1,6 +1,6 @@
 """The random number generators of this process: python, numpy's global one, torch on the CPU and every GPU.
 
-Knows only libraries that the program itself has imported. Knows no rank; the caller says who it is.
+Torch counts only if the program itself has imported it. Knows no rank; the caller says who it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.random  # numpy 2 loads it lazily, and its generator has to be seeded and kept from the first step on
 
 from hpcresume.checkpoint import arrays, tree
 
@@ -33,8 +34,7 @@ def _capture_on_host() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     python = {"version": version, "words": np.array(words, dtype=np.uint32), "gauss": gauss}
     found: dict[str, Any] = {"python": python}
-    if "numpy.random" in sys.modules:
-        found["numpy"] = _plain_ints(np.random.get_state(legacy=False))
+    found["numpy"] = _plain_ints(np.random.get_state(legacy=False))
     torch = sys.modules.get("torch")
     if torch is not None:
         found["torch"] = torch.random.get_rng_state()
@@ -87,8 +87,7 @@ def seed_all(seed: bytes) -> None:
     """Seed every generator whose library is imported from 32 bytes."""
     number = int.from_bytes(seed, "little")
     random.seed(number)
-    if "numpy.random" in sys.modules:
-        np.random.seed(np.frombuffer(seed, dtype=np.uint32))
+    np.random.seed(np.frombuffer(seed, dtype=np.uint32))
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(number % 2**63)
@@ -97,8 +96,7 @@ def seed_all(seed: bytes) -> None:
 def seed_on_host(number: int) -> None:
     """Seed the generators of the CPU from 64 bits; some 20 µs."""
     random.seed(number)
-    if "numpy.random" in sys.modules:
-        np.random.seed(number & 0xFFFFFFFF)
+    np.random.seed(number & 0xFFFFFFFF)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.default_generator.manual_seed(number)
@@ -107,15 +105,14 @@ def seed_on_host(number: int) -> None:
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Whatever the block draws on the CPU, the generators stand afterwards where they stood before."""
-    has_numpy, torch = "numpy.random" in sys.modules, sys.modules.get("torch")
+    torch = sys.modules.get("torch")
     python = random.getstate()
-    numpy = np.random.get_state() if has_numpy else None
+    state = np.random.get_state()
     tensor = None if torch is None else torch.random.get_rng_state()
     try:
         yield
     finally:
         random.setstate(python)
-        if numpy is not None:
-            np.random.set_state(numpy)
+        np.random.set_state(state)
         if torch is not None:
             torch.random.set_rng_state(tensor)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+import numpy as np
+
+from hpcresume.checkpoint import tree
 from hpcresume.checkpoint.retire import retire
 from hpcresume.checkpoint.save import SaveOptions, save_generation
 from hpcresume.errors import CheckpointError, FencedError, HpcresumeError, StateError
@@ -33,7 +36,6 @@ class Saver:
         failures: saves that failed since the last one that did not.
         seconds: what the last full save took, None before the first.
         tried_step, tried_at: the last save, whatever became of it; seconds of `time.monotonic`.
-        nbytes: bytes of this rank's tracked state, as it was when the attempt began.
     """
 
     def __init__(self, attempt: Attempt, tracked: Tracked, options: Options) -> None:
@@ -43,7 +45,7 @@ class Saver:
         self.generation: str | None = None
         self.step = 0
         self.failures = 0
-        self.nbytes = 0
+        self._told_of_drift = False
         self.seconds: float | None = None
         self.tried_step = 0
         self.tried_at = time.monotonic()
@@ -80,7 +82,8 @@ class Saver:
         """Rank 0: after a commit, make room. What cannot be removed is only reported."""
         if self._attempt.ranks.rank == 0:
             try:
-                retire(self._attempt.run, keep=self._options.keep, emit=self._attempt.emit)
+                attempt = self._attempt
+                retire(attempt.run, keep=self._options.keep, attempt=attempt.number, emit=attempt.emit)
             except OSError as error:
                 self._attempt.emit(Event("retire-failed", {"error": str(error)}))
 
@@ -105,9 +108,10 @@ class Saver:
         attempt = self._attempt
         state: Any = self._tracked.state(step, total)
         name = f"save step {step}"
+        own = sum(leaf.nbytes for leaf in tree.flatten(state)[1])
         with attempt.watchdog.guard(name):
-            attempt.ranks.barrier()
-        with attempt.watchdog.guard(name, patience(self._options.watchdog, self.nbytes)):
+            most = int(attempt.ranks.allreduce_max(np.array([own]))[0])
+        with attempt.watchdog.guard(name, patience(self._options.watchdog, most)):
             return save_generation(
                 attempt.run,
                 state,
@@ -116,7 +120,18 @@ class Saver:
                 parent=self.generation,
                 ranks=attempt.ranks,
                 options=SaveOptions(self._options.write_path, read_back),
-                emit=attempt.emit_once,
+                emit=self._emit,
+            )
+
+    def _emit(self, event: Event) -> None:
+        """What every rank notices alike goes to rank 0's ledger. Copies that drift apart are told to people too."""
+        self._attempt.emit_once(event)
+        if event.name == "replicas-differ" and not self._told_of_drift:
+            self._told_of_drift = True
+            say(
+                self._attempt.ranks,
+                f"{event.fields['count']} values differ between ranks ({event.fields['paths'][0]} …): they are kept "
+                "for each rank, and fit this number of ranks only; wrap them in hr.RankLocal if that is meant",
             )
 
     def _note_success(self, generation: Generation, seconds: float) -> None:

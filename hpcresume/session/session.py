@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from hpcresume import console
+from hpcresume.comm.last_resort import end_peers_on_uncaught_errors
 from hpcresume.errors import HpcresumeError, SessionOpenError, UsageError
 from hpcresume.model import Decision, Event
 from hpcresume.policy.samples import SampleOrder
-from hpcresume.session.attempt import Attempt, open_attempt
+from hpcresume.session import outcomes
+from hpcresume.session.attempt import Attempt, facts_of, open_attempt, refuse_to_launcher
 from hpcresume.session.engine import Engine
 from hpcresume.session.fetching import FetchOptions
 from hpcresume.session.options import check_total, read_options
@@ -23,7 +25,7 @@ from hpcresume.session.streams import Batches, check_dataset, check_stream_optio
 from hpcresume.session.tracking import Tracked
 from hpcresume.session.warnings_seen import WarningsSeen
 
-__all__ = ["Session", "session"]
+__all__ = ["Session", "session", "session_of_run"]
 
 _open: list[Session] = []
 os.register_at_fork(after_in_child=_open.clear)  # a forked child holds no run and may open one of its own
@@ -62,6 +64,7 @@ def session(
     Raises:
         ConfigError: a value is wrong; the hint is the nearest valid one.
     """
+    end_peers_on_uncaught_errors()
     return Session(
         run,
         every=every,
@@ -77,16 +80,25 @@ def session(
     )
 
 
+def session_of_run(run: Path) -> bool:
+    """Does an open session of this process have the run at this path?"""
+    return any(each._attempt is not None and os.path.samefile(each._attempt.run.root, run) for each in _open)
+
+
 class Session:
     """A context manager; made by `session`, which explains the options.
 
     Leaving the block: the attempt that finishes the run writes DONE and goes on after the block. Every other
-    one raises: `Stopped` (a SystemExit: the state is committed and the job comes back), `RunFinished` on
-    entry (a SystemExit: there is nothing to do), or the error that ended it.
+    one raises: `Stopped` (a SystemExit: the state is committed and the job comes back), `RunFinished` or `RunHeld`
+    on entry (a SystemExit: there is nothing to do), or the error that ended it.
     """
 
     def __init__(self, run: object, **options: Any) -> None:
-        self._options = read_options(run, **options)
+        try:
+            self._options = read_options(run, **options)
+        except HpcresumeError as error:
+            refuse_to_launcher(error, os.environ)
+            raise
         self._tracked = Tracked()
         self._seen = WarningsSeen()
         self._watch: SignalWatch | None = None
@@ -102,6 +114,7 @@ class Session:
             SessionOpenError: another session is open in this process.
             UsageError: not in the main thread.
             RunFinished: the run is finished.
+            RunHeld: Slurm started the job of a held run again by itself.
             RunError, RanksError: the run or the ranks cannot be used.
         """
         if _open:
@@ -115,19 +128,23 @@ class Session:
         self._pid = os.getpid()
         foreign = self._arm()
         try:
-            attempt = open_attempt(self._options, os.environ)
-        except BaseException:
+            self._begin(foreign)
+        except BaseException as error:
+            if isinstance(error, HpcresumeError):
+                refuse_to_launcher(error, os.environ)
             self._disarm()
             raise
         _open.append(self)
-        self._attempt = attempt
+        return self
+
+    def _begin(self, foreign: list[str]) -> None:
+        self._attempt = attempt = open_attempt(self._options, os.environ)
         if self._watch is not None and attempt.progress is not None:
             self._watch.beat = attempt.progress.beat
         self._engine = Engine(attempt, self._tracked, self._options, self._seen, self._watch)
         attempt.emit_once(Event("armed", {"signals": [s.name for s in self._options.signals]}))
         for text in foreign:
             attempt.emit(Event("foreign-handler", {"text": text}))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -151,9 +168,9 @@ class Session:
         """Track objects under names, before the loop: their state is saved, and restored when the loop begins.
 
         Anything with `state_dict` and `load_state_dict`, torch tensors and numpy arrays, `GlobalSlice` (this
-        rank's block of a global array), dicts and lists of these are restored in place. Plain values are read
-        and written as `s["name"]`. Wrap in `RankLocal` what belongs to one rank; it needs the same world
-        size on restore.
+        rank's block of a global array), dicts and lists of tensors, arrays and plain values are restored in
+        place. Plain values are read and written as `s["name"]`. Wrap in `RankLocal` what belongs to one rank; it
+        needs the same world size on restore.
 
         Raises:
             UntrackableError: an object of another kind, named.
@@ -183,8 +200,8 @@ class Session:
         """An endless stream of batches whose position is tracked; call `next` on it inside the loop.
 
         Sample k of the stream belongs to epoch e = k // n and is item `order[k % n]` of the data set, where
-        `order = np.argsort(np.random.Philox(key=[seed, e]).random_raw(n), kind="stable")` (with
-        `shuffle=False`: in order). Global batch b is the next world_size × batch_size samples; rank r takes
+        `order = np.argsort(np.random.Philox(key=np.array([seed, e], np.uint64)).random_raw(n), kind="stable")`
+        (with `shuffle=False`: in order). Global batch b is the next world_size × batch_size samples; rank r takes
         the contiguous part [r × batch_size, (r + 1) × batch_size) of it. Batches straddle epochs, so every
         sample comes exactly once an epoch and nothing is dropped or padded. After a resume the stream
         goes on with the first sample that no counting step was given, on any world size.
@@ -394,7 +411,13 @@ class Session:
             elif engine.stop is not None:  # user code caught it: it still holds
                 raise engine.stop
             else:
-                attempt.decide(Decision.HOLD, "the block ended before the loop over s.steps began")
+                engine.agreed = UsageError(
+                    "the block ended before the loop over s.steps began, so nothing was trained or saved",
+                    where=str(self._options.run),
+                    hint="for step in s.steps(total_steps): ...",
+                )
+                attempt.decide(Decision.HOLD, str(engine.agreed), **facts_of(engine.agreed))
+                raise engine.agreed
         except BaseException as error:
             self._leave(error)
             raise
@@ -429,11 +452,13 @@ class Session:
         attempt.close_files()
         attempt.watchdog.close()
         if attempt.ranks.size > 1:
-            sys.stderr.write(f"hpcresume: rank {attempt.ranks.rank} ends the job:\n")
-            traceback.print_exception(type(error), error, error.__traceback__)
-            sys.stderr.flush()
-            sys.stdout.flush()
-            attempt.ranks.abort(1)
+            console.tell(f"hpcresume: rank {attempt.ranks.rank} ends the job:")
+            console.tell_error(error)
+            console.flush()
+            if outcomes.last_words is not None:
+                with contextlib.suppress(Exception):  # nothing may keep the peers waiting
+                    outcomes.last_words(error)
+            attempt.ranks.abort(error.exit_code if isinstance(error, HpcresumeError) else 1)
 
 
 class _Steps(Iterator[int]):

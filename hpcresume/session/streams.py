@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from hpcresume.errors import ConfigError, SampleCountError
+from hpcresume.errors import ConfigError, NonFiniteError, SampleCountError
 from hpcresume.policy.samples import SampleOrder
 from hpcresume.session.fetching import FetchOptions, Numbered, fetch_batches
 
@@ -66,7 +66,8 @@ def check_stream_options(batch_size: object, seed: object, num_workers: object) 
         ("num_workers", num_workers, 0, math.inf),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ConfigError(f"{name}={value!r} is no whole number from {least}", where="batches")
+            kind = NonFiniteError if isinstance(value, float) and not math.isfinite(value) else ConfigError
+            raise kind(f"{name}={value!r} is no whole number from {least}", where="batches", hint=f"{name}={least}")
 
 
 class Batches(Iterator[Any]):
@@ -126,6 +127,11 @@ class Batches(Iterator[Any]):
         """The position and what gives it its meaning; the same on every rank."""
         order = self._order
         return {"position": self.position, "n": order.n, "seed": order.seed, "shuffle": order.shuffle}
+
+    def describe(self) -> dict[str, Any]:
+        """What has to be the same on every rank, so that together they take each sample once."""
+        order = self._order
+        return {"n": order.n, "seed": order.seed, "shuffle": order.shuffle, "batch_size": self._batch_size}
 
     def check(self, saved: dict[str, Any]) -> None:
         """Refuse a position in another order.

@@ -52,6 +52,9 @@ class Tracked:
         for name, adapter in adapted.items():
             if adapter is None:
                 self.set_value(name, objects[name])
+            elif adapter.kind.endswith("container"):
+                tree.flatten(adapter.capture(), (name,))
+                self._objects[name] = adapter
             else:
                 self._objects[name] = adapter
 
@@ -97,15 +100,15 @@ class Tracked:
         return {
             "objects": {name: adapter.kind for name, adapter in self._objects.items()},
             "values": sorted(self._values),
-            "streams": sorted(self._streams),
+            "streams": {name: stream.describe() for name, stream in sorted(self._streams.items())},
         }
 
     def state(self, step: int, total_steps: int) -> dict[str, Any]:
-        """The state tree as it is now; tensors in it are the live ones."""
+        """The state tree as it is now, whatever the order of tracking; tensors in it are the live ones."""
         return {
-            "objects": {name: adapter.capture() for name, adapter in self._objects.items()},
-            "values": dict(self._values),
-            "streams": {name: stream.capture() for name, stream in self._streams.items()},
+            "objects": {name: adapter.capture() for name, adapter in sorted(self._objects.items())},
+            "values": dict(sorted(self._values.items())),
+            "streams": {name: stream.capture() for name, stream in sorted(self._streams.items())},
             "rng": RankLocal(rng.capture()),
             "session": {"step": step, "total_steps": total_steps},
         }
@@ -125,6 +128,7 @@ class Tracked:
             ConfigError: the order of samples changed.
             RestoreMismatchError: an object took its state and then reports another one.
         """
+        _refuse_foreign(state, generation)
         for part in ("objects", "values", "streams"):
             _refuse_other_world(state[part], (part,), generation)
         self._check_names(state, generation)
@@ -177,6 +181,17 @@ class Tracked:
     def _check_free(self, name: str) -> None:
         if name in self._objects or name in self._values:
             raise UsageError("this name is tracked already", where=name, hint="another name")
+
+
+def _refuse_foreign(state: Any, generation: str) -> None:
+    """`hr.save` takes any tree; a session can only go on with one of its own."""
+    if isinstance(state, dict) and state.keys() >= {"objects", "values", "streams", "rng", "session"}:
+        return
+    raise ModelChangedError(
+        "this generation was not written by a session, so no training can go on with it",
+        where=generation,
+        hint="read it with hr.load, and let the session have a run directory of its own",
+    )
 
 
 def _refuse_other_world(value: Any, path: tuple[tree.Key, ...], generation: str) -> None:

@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"slurm", "checkpoint"}),
     frozenset({"config", "comm", "io"}),
     frozenset({"policy"}),
-    frozenset({"model", "errors", "version"}),
+    frozenset({"model", "errors", "version", "console"}),
 )
 """From the top. Names in one layer do not import each other."""
 

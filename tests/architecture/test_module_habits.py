@@ -14,6 +14,7 @@ HEAVY: dict[str, set[str]] = {
     "torch": {
         "hpcresume.checkpoint.arrays",  # tensors ↔ bytes
         "hpcresume.comm.torch_dist",  # one of the three backends of ranks
+        "hpcresume.integrations.torchrun_agent",  # a program of its own, run by path
         "hpcresume.session.fetching",  # DataLoader workers
         "hpcresume.session.rng",  # its generators
     },

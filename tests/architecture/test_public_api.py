@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -15,8 +16,8 @@ import hpcresume as hr
 from tests.architecture.tree import parsed
 
 PROMISED = {
-    "EveryRank", "Generation", "Generations", "GlobalSlice", "Loaded", "RankLocal", "RunFinished", "Session",
-    "Stopped", "__version__", "errors", "load", "read_tensor", "save", "session",
+    "EveryRank", "Generation", "Generations", "GlobalSlice", "Loaded", "RankLocal", "Resumable", "RunFinished",
+    "RunHeld", "Session", "Stopped", "__version__", "errors", "load", "read_tensor", "save", "session", "submit",
 }  # fmt: skip
 HEAVY = {"torch", "h5py", "mpi4py", "numpy"}
 IMPORT_BUDGET = 0.080
@@ -42,7 +43,8 @@ def test_every_promised_name_resolves_and_is_listed_by_dir(name):
 
 
 def test_type_checkers_and_the_running_program_see_the_same_homes():
-    for node in (n for n in parsed("hpcresume").body if type(n).__name__ == "If"):
+    conditions = [n for n in parsed("hpcresume").body if isinstance(n, ast.If)]
+    for node in (n for n in conditions if ast.unparse(n.test) == "TYPE_CHECKING"):
         for line in node.body:
             for alias in line.names:
                 expected = line.module if line.module != "hpcresume" else "hpcresume.errors"
@@ -54,12 +56,16 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
         hr.sesion  # noqa: B018
 
 
-def test_session_stays_the_function_after_its_subpackage_was_imported():
+def test_session_and_submit_stay_functions_after_their_subpackages_were_imported():
     importlib.import_module("hpcresume.session")
     assert callable(hr.session)
     assert fresh(
         "import hpcresume.session, hpcresume; from hpcresume import session;"
         "print(callable(session) and hpcresume.session is session)"
+    ).strip() == "True"  # fmt: skip
+    assert fresh(
+        "import hpcresume.submit, hpcresume; from hpcresume import submit;"
+        "print(callable(submit) and hpcresume.submit is submit)"
     ).strip() == "True"  # fmt: skip
 
 

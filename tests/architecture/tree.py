@@ -63,7 +63,7 @@ def _imported_from(module: str, node: ast.ImportFrom) -> Iterator[str]:
     for alias in node.names:
         submodule = f"{base}.{alias.name}"
         # `from hpcresume import session` gives the function of that name, through the façade.
-        is_module = submodule in modules() and submodule != "hpcresume.session"
+        is_module = submodule in modules() and submodule not in ("hpcresume.session", "hpcresume.submit")
         yield submodule if is_module else base
 
 

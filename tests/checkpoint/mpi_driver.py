@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hpcresume.checkpoint.run import open_run
 from hpcresume.checkpoint.save import SaveOptions, save_generation
 from hpcresume.comm.mpi import MpiRanks
 from hpcresume.errors import HpcresumeError
+from hpcresume.io.files import Files, substituted
 from hpcresume.model import Event, GlobalSlice, RankLocal
 from tests.checkpoint.slices import my_slice
 
@@ -136,6 +138,48 @@ def no_space_on_one_rank(ranks: MpiRanks, run: str) -> Any:
 
     mpiio._Part._filled = full if ranks.rank == 1 else filled  # type: ignore[method-assign]
     return save(ranks, run, 2, "auto").name
+
+
+class Syncs(Files):
+    """Notes each fsync of the data file and each rename, when it was and since when its descriptor was open."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, float, float]] = []
+        self.opened: dict[int, float] = {}
+
+    def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
+        fd = super().open(path, flags, mode)
+        self.opened[fd] = time.monotonic()
+        return fd
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/state.h5"):
+            self.notes.append(("fsync", time.monotonic(), self.opened[fd]))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.notes.append((f"rename {target.name}", time.monotonic(), 0.0))
+        super().rename(source, target)
+
+
+def synced(ranks: MpiRanks, run: str, write_path: str) -> Any:
+    """Save step 1 and tell when this rank wrote its tensors, synced them, and renamed; one clock for all ranks."""
+    syncs, wrote = Syncs(), list[tuple[float, float]]()
+    module, name = (mpiio, "_write_rounds") if write_path == "mpiio" else (writers, "pwrite_all")
+    original = getattr(module, name)
+
+    def timed(*args: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return original(*args)
+        finally:
+            wrote.append((began, time.monotonic()))
+
+    setattr(module, name, timed)
+    with substituted(syncs):
+        save(ranks, run, 1, write_path)
+    wrote = wrote[-1:] if write_path == "mpiio" else wrote  # the probe writes by the same call
+    return {"wrote": [wrote[0][0], wrote[-1][1]], "notes": syncs.notes}
 
 
 def main() -> None:

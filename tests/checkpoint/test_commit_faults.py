@@ -11,7 +11,7 @@ import pytest
 
 import hpcresume as hr
 from hpcresume.checkpoint.retire import retire, sweep
-from hpcresume.errors import DamagedError, HpcresumeError, NoSpaceError, SaveError
+from hpcresume.errors import DamagedError, GenerationConflictError, HpcresumeError, NoSpaceError, SaveError
 from hpcresume.io.files import substituted
 from hpcresume.io.paths import RunPaths
 from hpcresume.testing.damage import flip_bit
@@ -281,20 +281,38 @@ def test_retired_generations_are_durably_in_the_trash_before_any_file_of_theirs_
         assert any(max(moved) < n < first_unlink for n in synced), f"{directory.name} was not synced in between"
 
 
-def test_a_save_whose_last_sync_failed_is_not_acknowledged_until_a_later_one_has_synced(
+def last_sync_of_a_save(runs: Callable[[int], Path]) -> int:
+    return max(call.number for call in calls_of(save_3, runs(2)) if call.name == "fsync")
+
+
+def test_a_generation_whose_rename_could_not_be_synced_is_taken_back_and_written_anew(
     runs: Callable[[int], Path],
 ) -> None:
+    """A second fsync would succeed and say nothing of what the first one lost."""
     run = runs(2)
-    last = max(call.number for call in calls_of(save_3, runs(2)) if call.name == "fsync")
-    faulty = FaultyFiles(last, errno.EIO)
+    faulty = FaultyFiles(last_sync_of_a_save(runs), errno.EIO)
     with substituted(faulty), pytest.raises(SaveError):
         save_3(run)
     faulty.assert_fired()
-    assert [g.step for g in hr.Generations(run).list()] == [1, 2, 3], "renamed, though nobody knows whether for good"
+    assert [g.step for g in hr.Generations(run).list()] == [1, 2]
     recorder = FaultyFiles()
     with substituted(recorder):
         assert save_3(run).step == 3
-    assert ("fsync", str(run / "generations")) in [(c.name, c.path) for c in recorder.log]
+    calls = [(c.name, c.path) for c in recorder.log]
+    assert [path for name, path in calls if name == "fsync"].count(str(run / "generations")) >= 1
+    assert any(name == "pwrite" for name, _ in calls), "written anew"
+    assert [g.step for g in hr.Generations(run).list()] == [1, 2, 3]
+
+
+def test_a_generation_that_can_neither_be_synced_nor_taken_back_is_never_acknowledged(
+    runs: Callable[[int], Path],
+) -> None:
+    run = runs(2)
+    faulty = FaultyFiles(last_sync_of_a_save(runs), errno.EIO, once=False)
+    with substituted(faulty), pytest.raises(SaveError):
+        save_3(run)
+    with pytest.raises(GenerationConflictError, match="last sync failed"):
+        save_3(run)
 
 
 @pytest.mark.parametrize("name", ["state.h5", "manifest.json"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -37,6 +36,7 @@ from hpcresume.testing.damage import flip_bit
 from hpcresume.testing.thread_ranks import ThreadRanks, run_ranks, unwrap
 from tests.checkpoint.runs import commit, new_run, restart
 from tests.checkpoint.states import same, small_state
+from tests.support.users import unprivileged
 
 ONE = SingleRanks()
 
@@ -203,19 +203,6 @@ def test_every_damaged_byte_of_run_json_is_refused_or_harmless(tmp_path: Path) -
             hr.load(path.parent)
     assert set(outcomes) <= {"loaded", "RunDirectoryError", "FormatVersionError", "NoUsableGenerationError"}
     print(f"run.json: each of {len(content)} bytes flipped, {outcomes}")
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """As nobody, if we are root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

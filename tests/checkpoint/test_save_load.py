@@ -21,7 +21,9 @@ from hpcresume.errors import (
     GenerationConflictError,
     ModelChangedError,
     NoGenerationError,
+    NoUsableGenerationError,
     StateError,
+    UntrackableError,
     WorldSizeError,
 )
 from hpcresume.model import EveryRank, GlobalSlice, RankLocal
@@ -378,9 +380,16 @@ def test_loading_without_verifying_is_possible_and_says_nothing_of_damage(tmp_pa
 
 
 def test_a_run_without_generations_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UntrackableError):
+        hr.save(tmp_path / "run", {"a": {1}}, step=1)
+    with pytest.raises(NoGenerationError, match="nothing was ever committed"):
+        hr.load(tmp_path / "run")
+
+
+def test_a_run_that_has_lost_all_its_generations_says_that_they_are_gone(tmp_path: Path) -> None:
     hr.save(tmp_path / "run", {}, step=1)
     shutil.rmtree(tmp_path / "run" / "generations" / "g000000000001-a0001")
-    with pytest.raises(NoGenerationError):
+    with pytest.raises(NoUsableGenerationError, match="gone"):
         hr.load(tmp_path / "run")
 
 

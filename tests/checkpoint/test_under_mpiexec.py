@@ -93,6 +93,18 @@ def test_no_space_on_one_rank_in_the_middle_of_collective_writes_is_told_to_all(
     assert [p.name for p in (tmp_path / "run" / "generations").iterdir()] == ["g000000000001-a0001"]
 
 
+@pytest.mark.parametrize("write_path", ["posix", "mpiio"])
+def test_each_rank_syncs_what_it_wrote_before_the_generation_becomes_visible(tmp_path: Path, write_path: str) -> None:
+    """Through a descriptor that was open before the first byte, or an error of writeback could be told to another."""
+    answers = [answer["result"] for answer in drive(tmp_path, 2, "synced", tmp_path / "run", write_path)]
+    (visible,) = [at for a in answers for name, at, _ in a["notes"] if name.startswith("rename g000000000001")]
+    assert len(answers) == 2
+    for answer in answers:
+        began, ended = answer["wrote"]
+        synced = [at for name, at, opened in answer["notes"] if name == "fsync" and opened < began]
+        assert any(ended < at < visible for at in synced), answer
+
+
 def test_a_state_is_restored_on_other_numbers_of_processes(tmp_path: Path) -> None:
     runs = {ranks: tmp_path / f"run{ranks}" for ranks in (1, 2, 4)}
     for ranks, run in runs.items():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,21 @@ def run(tmp_path) -> Path:
     for step in (10, 20, 30):
         hr.save(path, state(step), step=step)
     return path
+
+
+@pytest.fixture
+def public_run(run):
+    """The run `run`, where and so that nobody in particular may read it."""
+    with tempfile.TemporaryDirectory(prefix="hpcresume-test-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        shutil.copytree(run, place / "run")
+        for path in [place / "run", *(place / "run").rglob("*")]:
+            if os.geteuid() == 0:
+                os.chown(path, 65534, 65534)
+        yield place / "run"
+        for path in [place / "run", *(place / "run").iterdir(), *(place / "run/attempts").iterdir()]:
+            path.chmod(0o700)
 
 
 def flip_bit(generation: Path, tensor: str) -> int:

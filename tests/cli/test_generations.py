@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import hpcresume as hr
 from hpcresume.cli.output import age, printable, size
 from tests.cli.conftest import flip_bit
+from tests.support.users import unprivileged
 
 NAMES = [f"g{step:012d}-a0001" for step in (10, 20, 30)]
 
@@ -63,13 +65,119 @@ def test_ls_shows_a_generation_without_a_whole_manifest_as_damaged(cli, cli_json
     assert "digest" in cli("ls", run)[1].splitlines()[-1]
 
 
-def test_ls_of_a_run_without_generations_says_so(cli, cli_json, run):
-    for path in (run / "generations").iterdir():
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
-    assert cli("ls", run)[:2] == (0, "no generations yet\n")
-    assert cli_json("ls", run)[1]["generations"] == []
+def test_ls_of_a_run_without_generations_says_so(cli, cli_json, tmp_path):
+    with pytest.raises(hr.errors.UntrackableError):
+        hr.save(tmp_path / "new", {"a": {1}}, step=1)
+    assert cli("ls", tmp_path / "new")[:2] == (0, "no generations yet\n")
+    assert cli_json("ls", tmp_path / "new")[1]["generations"] == []
+
+
+def lose(run, how):
+    shutil.rmtree(run / "generations")
+    if how == "emptied":
+        (run / "generations").mkdir()
+    elif how == "a file":
+        (run / "generations").write_text("")
+
+
+@pytest.mark.parametrize("how", ["emptied", "deleted", "a file"])
+@pytest.mark.parametrize("verb", ["ls", "inspect", "verify"])
+def test_a_run_that_has_lost_its_generations_is_refused_in_the_words_of_a_restore(cli, run, verb, how):
+    lose(run, how)
+    with pytest.raises(hr.errors.HpcresumeError) as caught:
+        hr.load(run)
+    code, out, err = cli(verb, run)
+    assert (code, out) == (caught.value.exit_code, "")
+    assert err.splitlines()[0] == f"error: {caught.value.what.partition(' on rank')[0]}"
+    assert err.splitlines()[-1] == f"try:   {caught.value.hint}"
+
+
+def test_a_stray_file_among_the_attempts_is_told_and_hides_nothing(cli, cli_json, run):
+    (run / "attempts" / "0009").touch()
+    (run / "attempts" / "notes.txt").touch()
+    code, out, _ = cli("ls", run)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == NAMES
+    assert out.splitlines()[4].startswith("warning: attempt 9 cannot be read: Not a directory")
+    code, found = cli_json("ls", run)
+    assert [g["mark"] for g in found["generations"]] == ["lineage", "lineage", "newest"]
+    assert len(found["warnings"]) == 1
+    assert hr.load(run).generation.step == 30
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_attempt_that_may_not_be_read_is_told_and_hides_nothing(cli, public_run, number):
+    (public_run / "attempts" / "0002").mkdir(exist_ok=True)
+    (public_run / "attempts" / f"000{number}").chmod(0)
+    with unprivileged():
+        code, out, _ = cli("ls", public_run)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == NAMES
+    assert f"warning: attempt {number} cannot be read: Permission denied" in out
+
+
+@pytest.mark.parametrize("verb", ["ls", "inspect", "verify"])
+@pytest.mark.parametrize(("part", "mode"), [("", 0), ("run.json", 0), ("generations", 0o311), ("generations", 0)])
+def test_a_run_that_may_not_be_read_is_a_run_error_that_says_where(cli, public_run, verb, part, mode):
+    path = public_run / part
+    before = path.stat().st_mode
+    path.chmod(mode)
+    with unprivileged():
+        code, out, err = cli(verb, public_run)
+    path.chmod(before)
+    assert (code, out) == (73, "")
+    assert str(path) in err.splitlines()[1]
+    assert err.splitlines()[2].startswith("try:   ")
+
+
+def test_verify_goes_on_after_a_generation_that_may_not_be_read(cli, cli_json, public_run):
+    (public_run / "generations" / NAMES[0] / "state.h5").chmod(0)
+    (public_run / "generations" / NAMES[1] / "manifest.json").chmod(0)
+    with unprivileged():
+        code, out, _ = cli("verify", public_run)
+        _, found = cli_json("verify", public_run)
+    assert code == 74
+    assert [line.split()[:2] for line in out.splitlines()[:3]] == [
+        [NAMES[0], "DAMAGED"], [NAMES[1], "DAMAGED"], [NAMES[2], "ok"],
+    ]  # fmt: skip
+    assert out.splitlines()[-1] == "1 of 3 generations verify, 2 damaged"
+    reasons = [g["damage"][0]["reason"] for g in found["generations"][:2]]
+    assert all(reason.startswith("cannot be read: ") and "Permission denied" in reason for reason in reasons)
+
+
+def test_inspect_of_a_run_says_which_newer_ones_it_passed_over(cli, cli_json, run):
+    for name in NAMES[1:]:
+        (run / "generations" / name / "manifest.json").write_bytes(b"{}")
+    code, out, _ = cli("inspect", run)
+    assert code == 0
+    assert "step:         10" in out
+    told = [line for line in out.splitlines() if line.startswith("skipped:")]
+    assert [line.split()[1] for line in told] == [NAMES[2], NAMES[1]]
+    found = cli_json("inspect", run)[1]
+    assert [each["name"] for each in found["skipped"]] == [NAMES[2], NAMES[1]]
+    assert cli_json("inspect", run / "generations" / NAMES[0])[1]["skipped"] == []
+
+
+def test_a_copied_directory_is_said_to_be_one_and_what_to_do_about_it(cli, run):
+    copy = "g000000000099-a0002"
+    shutil.copytree(run / "generations" / NAMES[2], run / "generations" / copy)
+    assert f"{copy} is damaged: the manifest belongs to step 30 of attempt 1; the entry is a copy" in cli("ls", run)[1]
+    assert "removing it is enough" in cli("verify", run)[1]
+    for act in (lambda: hr.load(run), lambda: hr.Generations(run).newest()):
+        with pytest.raises(hr.errors.NoUsableGenerationError) as caught:
+            act()
+        assert caught.value.hint.startswith(f"remove {copy} from generations/")
+    shutil.rmtree(run / "generations" / copy)
+    assert hr.load(run).generation.step == 30
+
+
+@pytest.mark.parametrize("verb", ["ls", "inspect", "verify"])
+def test_an_empty_path_is_no_run_and_not_the_working_directory(cli, run, verb, monkeypatch):
+    monkeypatch.chdir(run)
+    code, out, err = cli(verb, "")
+    assert (code, out) == (78, "")
+    assert "is no path" in err
+    assert err.splitlines()[-1].startswith("try:   ")
 
 
 def test_inspect_shows_facts_tensors_and_values(cli, cli_json, run):
@@ -156,10 +264,10 @@ def _as_version(path, version):
     path.write_bytes(b'{"manifest":' + body + b',"digest":"xxh3-128:' + digest_bytes(body).hex().encode() + b'"}\n')
 
 
-def test_verify_of_a_run_that_committed_nothing_vouches_for_nothing(cli, run):
-    for path in list((run / "generations").iterdir()):
-        path.rename(run / path.name)
-    code, _, err = cli("verify", run)
+def test_verify_of_a_run_that_committed_nothing_vouches_for_nothing(cli, tmp_path):
+    with pytest.raises(hr.errors.UntrackableError):
+        hr.save(tmp_path / "new", {"a": {1}}, step=1)
+    code, _, err = cli("verify", tmp_path / "new")
     assert code == 74
     assert "nothing was ever committed" in err
 

@@ -13,6 +13,7 @@ import pytest
 from hpcresume import errors
 from hpcresume.cli import main as module
 from hpcresume.cli.main import VERBS, main
+from tests.support.mpi import child_environment
 
 
 def test_help_takes_at_most_250_ms_with_the_interpreter_s_start():
@@ -168,3 +169,61 @@ def test_main_takes_its_words_from_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["hpcresume", "--version"])
     assert main() == 0
     assert capsys.readouterr().out.startswith("hpcresume")
+
+
+def shell(line, cwd, **environ):
+    """What bash makes of `hpcresume LINE`: its exit code and its stderr."""
+    program = f"{sys.executable} -m hpcresume {line}; exit ${{PIPESTATUS[0]}}"
+    env = {**child_environment(), "PYTHONUNBUFFERED": "", **environ}
+    done = subprocess.run(["bash", "-c", program], cwd=cwd, capture_output=True, text=True, env=env, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "verb", ["ls run", "inspect run", "ls --json run", "verify run", "verify --json run", "--help"]
+)
+def test_an_output_that_cannot_be_written_is_an_error_of_its_own(run, verb, unbuffered):
+    for where, says in ((">&-", "standard output is closed"), (">/dev/full", "No space left on device")):
+        code, err = shell(f"{verb} {where}", run.parent, PYTHONUNBUFFERED=unbuffered)
+        assert (code, err.splitlines()[:2]) == (72, [f"error: {says}", "where: standard output"])
+        assert err.splitlines()[2].startswith("try:   ")
+        assert len(err.splitlines()) == 3
+    assert shell(f"{verb} >&- 2>&-", run.parent)[0] == 72
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("verb", ["inspect run", "ls --json run", "--help"])
+def test_a_reader_that_has_seen_enough_hears_nothing(run, verb, unbuffered):
+    code, err = shell(f"{verb} | head -1", run.parent, PYTHONUNBUFFERED=unbuffered)
+    assert code in (0, 1)
+    assert err == ""
+
+
+def test_an_emulation_whose_output_is_closed_is_refused_before_it_starts_anything(tmp_path):
+    code, err = shell("emulate -- touch ran >&-", tmp_path)
+    assert (code, err.splitlines()[0]) == (72, "error: standard output is closed")
+    assert not (tmp_path / "ran").exists()
+    code, err = shell("emulate -- echo x >/dev/full", tmp_path)
+    assert code == 72
+    assert "where: standard output" in err.splitlines()
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["emulate", "-n", "0"], ["emulate", "-N", "0"], ["emulate", "--time-limit", "0s"],
+        ["emulate", "--max-attempts", "0"], ["emulate", "--cpus", "0"], ["emulate", "--cluster-nodes", "0"],
+        ["launch", "--mpi", "direct", "--ranks", "2"], ["launch", "--ranks", "0"], ["demo", "--ranks", "0"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_number_that_cannot_be_meant_is_refused_with_where_and_what_to_try(cli, words):
+    code, out, err = cli(*words, *(["--", "true"] if words[0] != "demo" else []))
+    assert code in (2, 78)
+    assert out == ""
+    first, where, hint = err.splitlines()
+    assert first.startswith("error: ")
+    assert where.startswith("where: ")
+    assert hint.startswith("try:   ")

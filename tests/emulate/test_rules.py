@@ -47,9 +47,12 @@ def test_who_is_warned_before_the_time_limit(plan, sent):
     assert limit_warning(plan) == sent
 
 
-def test_the_end_sequence_goes_to_everything():
+@pytest.mark.parametrize("by", list(EndedBy))
+def test_the_end_sequence_goes_to_everything(by):
     ending = (signal.SIGCONT, signal.SIGTERM)
-    assert end_sequence() == (Delivery(Target.BATCH, ending), Delivery(Target.RANKS, ending))
+    first = by in (EndedBy.PREEMPTION, EndedBy.TIME_LIMIT)
+    twice = (Delivery(Target.RANKS, (signal.SIGTERM,)),) if first else ()
+    assert end_sequence(by) == (*twice, Delivery(Target.BATCH_ALL, ending), Delivery(Target.RANKS, ending))
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,23 @@ import pytest
 
 from hpcresume.ops.resources import template_path
 
-NAMES = sorted(path.name for path in template_path("launch.sbatch").parent.iterdir())
+FOLDER = template_path("srun.sbatch").parent
+NAMES = sorted(path.name for path in FOLDER.glob("*.sbatch"))
+
+
+def test_there_is_one_for_every_way_in():
+    assert {path.name for path in FOLDER.iterdir() if path.is_file()} == {
+        "apptainer.sbatch", "array.sbatch", "mpiexec.sbatch", "srun.sbatch", "submitit_job.py", "torchrun.sbatch",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_is_valid_shell(name):
     subprocess.run(["bash", "-n", str(template_path(name))], check=True, timeout=10)
+
+
+def test_the_submitit_template_is_valid_python():
+    compile(template_path("submitit_job.py").read_text(), "submitit_job.py", "exec")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,3 +40,9 @@ def test_no_command_stands_before_the_last_sbatch_line(name):
     lines = template_path(name).read_text().splitlines()
     last = max(i for i, line in enumerate(lines) if line.startswith("#SBATCH"))
     assert all(line.startswith("#") or not line.strip() for line in lines[: last + 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_becomes_the_supervisor(name):
+    commands = [line for line in template_path(name).read_text().splitlines() if line.startswith("exec ")]
+    assert [line.split()[:3] for line in commands] == [["exec", "hpcresume", "launch"]]

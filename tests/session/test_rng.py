@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from hpcresume.checkpoint import tree
 from hpcresume.session import rng
+from tests.session.scripts import run_script
 
 
 def numbers():
@@ -79,3 +81,58 @@ def test_a_seed_sets_all_generators():
     assert numbers() == first
     rng.seed_all(b"y" * 32)
     assert all(a != b for a, b in zip(first, numbers(), strict=True))
+
+
+FIRST_SAMPLES = """
+import sys
+import hpcresume as hr
+import numpy as np
+assert "numpy.random" not in sys.modules, "numpy 2 loads it when it is first used"
+
+class Noisy:
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        return float(np.random.random())
+
+with hr.session(sys.argv[1]) as s:
+    stream = s.batches(Noisy(), 2, seed=5, shuffle=False, collate_fn=list)
+    for step in s.steps(2):
+        print(*next(stream))
+assert "torch" not in sys.modules
+"""
+
+
+def test_augmentation_is_seeded_from_the_very_first_sample_of_a_fresh_process(tmp_path):
+    """Nobody has loaded numpy.random before; what it is seeded with stands in the docstring of `batches`."""
+    done = [run_script(tmp_path, FIRST_SAMPLES, str(tmp_path / name)) for name in ("one", "two")]
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+    expected = []
+    for k in range(4):
+        seed = int.from_bytes(hashlib.blake2b(f"5:{k}".encode(), digest_size=8).digest(), "little")
+        expected.append(float(np.random.RandomState(seed & 0xFFFFFFFF).random_sample()))
+    for each in done:
+        assert [float(word) for word in each.stdout.split()] == expected
+
+
+STATES = """
+import sys
+import hpcresume as hr
+import numpy as np
+assert "numpy.random" not in sys.modules
+with hr.session(sys.argv[1], every="1000 steps") as s:
+    s["x"] = 0
+    for step in s.steps(6):
+        print(step, repr(float(np.random.random())))
+        if step == 2 and sys.argv[2] == "stop":
+            break
+"""
+
+
+def test_numpys_generator_is_kept_though_it_was_first_used_after_the_restore(tmp_path):
+    whole = run_script(tmp_path, STATES.replace("with hr", "np.random.seed(3)\nwith hr"), str(tmp_path / "whole"), "go")
+    seeded = STATES.replace("with hr", "if sys.argv[2] == 'stop': np.random.seed(3)\nwith hr")
+    cut = [run_script(tmp_path, seeded, str(tmp_path / "cut"), how) for how in ("stop", "go")]
+    assert [each.returncode for each in (whole, *cut)] == [0, 75, 0], cut[0].stderr + cut[1].stderr
+    assert cut[0].stdout + cut[1].stdout == whole.stdout
+    assert len(whole.stdout.splitlines()) == 6

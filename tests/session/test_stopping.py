@@ -191,10 +191,11 @@ def test_ctrl_c_is_pythons_own(run):
     assert events(run, 1, "exception")[0]["type"] == "KeyboardInterrupt"
 
 
-def test_a_block_without_a_loop_is_held_for_an_operator(run):
-    with hr.session(run):
+def test_a_block_without_a_loop_is_held_and_the_code_after_it_does_not_run(run):
+    with pytest.raises(UsageError, match="before the loop"), hr.session(run):
         pass
     assert decision(run, 1)["decision"] == "hold"
+    assert decision(run, 1)["exit_code"] == 64
     assert not (run / "DONE").exists()
 
 
@@ -265,10 +266,12 @@ def test_nothing_works_before_the_block_is_entered(run, call):
     "call", [lambda s: s.finish(), lambda s: s.log(x=1), lambda s: s["x"]], ids=["finish", "log", "value"]
 )
 def test_what_needs_a_step_is_refused_before_the_loop(run, call):
-    with hr.session(run) as s:
+    with (
+        pytest.raises(UsageError, match=r"inside the loop|step to belong to|when the loop begins"),
+        hr.session(run) as s,
+    ):
         s["x"] = 1
-        with pytest.raises(UsageError):
-            call(s)
+        call(s)
 
 
 def test_who_we_were_and_what_was_tracked_can_be_asked_after_the_block(run):
@@ -287,7 +290,7 @@ def test_one_loop_a_session(run):
 
 @pytest.mark.parametrize("total", [0, -1, 1.0, True, "10", None])
 def test_a_number_of_steps_that_is_none_is_refused(run, total):
-    with hr.session(run) as s, pytest.raises(ConfigError):
+    with pytest.raises(ConfigError), hr.session(run) as s:
         s.steps(total)
 
 

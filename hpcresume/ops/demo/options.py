@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def check(options: DemoOptions) -> None:
 
 def _check_numbers(options: DemoOptions) -> None:
     if not 2 <= options.ranks <= MOST_RANKS:
-        raise ConfigError(f"the demo takes 2 to {MOST_RANKS} ranks, not {options.ranks}", where="--ranks")
+        what = f"the demo takes 2 to {MOST_RANKS} ranks, not {options.ranks}"
+        raise ConfigError(what, where="--ranks", hint="--ranks 4")
     if options.nodes < 1 or options.ranks % options.nodes:
         raise ConfigError(
             f"{options.ranks} ranks cannot be shared out evenly over {options.nodes} nodes",
@@ -91,9 +93,11 @@ def _check_numbers(options: DemoOptions) -> None:
             hint="a number of nodes that divides the number of ranks",
         )
     if options.steps < FEWEST_STEPS:
-        raise ConfigError(f"the demo takes at least {FEWEST_STEPS} steps, not {options.steps}", where="--steps")
+        what = f"the demo takes at least {FEWEST_STEPS} steps, not {options.steps}"
+        raise ConfigError(what, where="--steps", hint=f"--steps {FEWEST_STEPS}")
     if not 0 <= options.seed < 2**31:
-        raise ConfigError(f"a seed is a number from 0 to {2**31 - 1}, not {options.seed}", where="--seed")
+        what = f"a seed is a number from 0 to {2**31 - 1}, not {options.seed}"
+        raise ConfigError(what, where="--seed", hint="--seed 0")
 
 
 def _check_packages() -> None:
@@ -101,6 +105,7 @@ def _check_packages() -> None:
     if missing:
         raise ConfigError(
             f"the demo needs {', '.join(missing)}, which this Python does not have",
+            where=sys.executable,
             hint="pip install 'hpcresume[demo]'",
         )
 

@@ -37,6 +37,8 @@ __all__ = ["judge", "run_demo"]
 
 GRACE = 20.0
 """Seconds between warning and kill of the emulated preemption: plenty for a save of some MiB."""
+KILL_WAIT = 1.0
+"""Seconds from TERM to KILL for the peers of the rank that was killed; Slurm's own default is 30."""
 ATTEMPTS = 3
 
 
@@ -143,6 +145,7 @@ def _interrupted(options: DemoOptions, folder: Path, view: View) -> _Between:
         tasks_per_node=options.ranks // options.nodes,
         timetable=(Preemption(AtStep(plan.warned)), RankKill(AtStep(plan.killed), plan.victim)),
         grace=GRACE,
+        kill_wait=KILL_WAIT,
         requeue_delay=0.5,
         max_attempts=ATTEMPTS + 1,
         keep_logs=folder / "logs",

@@ -1,0 +1,75 @@
+"""`hpcresume render`: the script of a job, its explanation, or the schema. The work is in `hpcresume.submit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpcresume.cli.job_options import explain, job_options, load
+from hpcresume.cli.output import echo_json, json_option
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Where a value comes from, the later wins
+  the file        resources: {nodes: 2}
+  a variable      HPCRESUME_JOB_RESOURCES_NODES=3
+  an option       --set resources.nodes=4
+
+docs/JOB_YAML.md lists every key.
+"""
+
+
+@click.command("render", epilog=EPILOG)
+@job_options
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the script here (0600).")
+@click.option("--force", is_flag=True, help="Replace the output file if it is there.")
+@click.option("--explain", "explained", is_flag=True, help="Show every value, who said so, and what that won over.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of job.yaml, for editors.")
+@click.option("--dry-run", is_flag=True, help="Print the script, also with --output.")
+@json_option
+def command(
+    path: Path,
+    sets: tuple[str, ...],
+    output: Path | None,
+    force: bool,
+    explained: bool,
+    schema: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make the batch script of JOB_YAML (default: job.yaml), ready for sbatch.
+
+    A function becomes a Python script that submits it through submitit. Every value is checked and quoted:
+    only environment.before_commands is shell.
+    """
+    if schema:
+        from hpcresume.config.job_schema import schema_text
+
+        click.echo(schema_text(), nl=False)
+        return
+    job = load(path, sets)
+    if explained:
+        explain(job, as_json=as_json)
+        return
+    from hpcresume.submit.script import render
+
+    script = render(job.spec, heading="Made by `hpcresume render`; change the job file, not this.")
+    written = output is not None and not dry_run
+    if output is not None and written:
+        _write(output, script, force)
+    if as_json:
+        echo_json({"script": script, "output": str(output) if written else None})
+    elif not written:
+        click.echo(script, nl=False)
+
+
+def _write(path: Path, script: str, force: bool) -> None:
+    from hpcresume.errors import ConfigError
+    from hpcresume.io.durable import create_durably, write_durably
+
+    try:
+        (write_durably if force else create_durably)(path, script.encode())
+    except FileExistsError as error:
+        raise ConfigError("the output file is there already", where=str(path), hint="--force replaces it") from error

@@ -1,0 +1,169 @@
+"""Loads a job: file, environment and command line into one checked `JobSpec`, and says where each value came from.
+
+All problems are found before the first is shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hpcresume.config.job_leaves import Leaf, check_leaf, leaves
+from hpcresume.config.job_nodes import Node, Problem, parse_yaml, quoted
+from hpcresume.config.job_rules import broken_rules
+from hpcresume.config.job_sources import Given, from_environment, from_file, from_options
+from hpcresume.config.job_spec import JobSpec
+from hpcresume.errors import ConfigError
+
+__all__ = ["LoadedJob", "Setting", "load_job", "read_job"]
+
+
+_PARTNER = {"requeue.warning_lead": "resources.time", "command": "function"}
+"""Where to point when a key is wrong by its default: at the other key of the rule."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key: its value, who said so, and what that won over.
+
+    Attributes:
+        key: `resources.nodes`.
+        value: as JSON has it.
+        source: `job.yaml:4:3`, `$HPCRESUME_JOB_RESOURCES_NODES`, `--set resources.nodes`, or `default`.
+        overrode: (source, value) of what lost, the one with the least say first.
+    """
+
+    key: str
+    value: Any
+    source: str
+    overrode: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """A checked job and where each of its values came from."""
+
+    spec: JobSpec
+    settings: tuple[Setting, ...]
+    path: Path | None = None
+
+
+def load_job(path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> LoadedJob:
+    """Read job.yaml, then variables HPCRESUME_JOB_…, then `key=value` settings; the later wins.
+
+    Raises:
+        ConfigError: the file cannot be read, or something is wrong; every problem is in it with line and column.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        what = f"the job file cannot be read: {error.strerror}"
+        raise ConfigError(what, where=str(path), hint="hpcresume init makes one") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError("the job file is no UTF-8", where=f"{path}:{line}", hint="save it as UTF-8") from error
+    loaded = read_job(text, name=str(path), sets=sets, environ=environ)
+    return dataclasses.replace(loaded, path=path)
+
+
+def read_job(
+    text: str, *, name: str = "job.yaml", sets: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> LoadedJob:
+    """As `load_job`, for a text that stands in no file; `name` is what places begin with.
+
+    Raises:
+        ConfigError: something is wrong.
+    """
+    problems: list[Problem] = []
+    root = parse_yaml(text, name, problems)
+    if root is not None and not isinstance(root.data, dict):
+        problems.append(Problem(root.where, "", "must be a mapping of keys to values", "key: value"))
+        root = None
+    if root is None:
+        raise _error(problems, name)
+    layers = [from_file(root, problems), from_environment(environ or {}, problems), from_options(sets, problems)]
+    spec, settings = _put_together(layers, name, problems)
+    if problems:
+        raise _error(problems, name)
+    return LoadedJob(spec, settings)
+
+
+def _put_together(layers: list[Given], name: str, problems: list[Problem]) -> tuple[JobSpec, tuple[Setting, ...]]:
+    values: dict[str, Any] = {}
+    settings: list[Setting] = []
+    where = {key: node.where for given in layers for key, node in given.items()}
+    for leaf in leaves().values():
+        for key in _keys_of(leaf, layers):
+            said = [given[key] for given in layers if key in given]
+            winner = said[-1] if said else Node(None, "default")
+            default = {} if leaf.mapping else leaf.default
+            value = default if winner.data is None else check_leaf(leaf, winner, key, problems)
+            if winner.data is not None and not (leaf.mapping and key == leaf.path):
+                values[key] = value
+            shown = msgspec.to_builtins(default) if winner.data is None else winner.plain()
+            settings.append(Setting(key, shown, winner.where, tuple((n.where, n.plain()) for n in said[:-1])))
+    bad = {problem.key.partition("[")[0] for problem in problems}
+    if "function" in bad:
+        bad.add("command")  # whether one of the two is given cannot be judged
+    spec = _build(values, name, bad, problems)
+    for key, what, hint in broken_rules(spec):
+        stem = key.partition("[")[0]
+        if stem not in bad:
+            problems.append(
+                Problem(where.get(key) or where.get(stem) or where.get(_PARTNER.get(stem, ""), name), key, what, hint)
+            )
+    return spec, tuple(settings)
+
+
+def _keys_of(leaf: Leaf, layers: list[Given]) -> list[str]:
+    """The key itself, or the keys of a mapping's entries in the order in which they were given."""
+    if not leaf.mapping:
+        return [leaf.path]
+    begin = f"{leaf.path}."
+    return list(dict.fromkeys(key for given in layers for key in given if key.startswith(begin)))
+
+
+def _build(values: dict[str, Any], name: str, bad: set[str], problems: list[Problem]) -> JobSpec:
+    """The specification; what is wrong was left out, and what is missing is filled, so that more can be checked."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        if key.partition("[")[0] in bad:
+            continue
+        *sections, last = key.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    if "name" not in tree:
+        tree["name"] = "unnamed"
+        if "name" not in bad:
+            problems.append(Problem(name, "name", "is missing", "name: my-run"))
+    if "container" in tree and "image" not in tree["container"]:
+        if "container.image" not in bad:
+            problems.append(Problem(name, "container.image", "is missing", "image: image.sif"))
+        del tree["container"]
+    return msgspec.convert(tree, JobSpec)
+
+
+def _place(problem: Problem) -> tuple[bool, int, int]:
+    """In the order of the file, then what stands in no line of it."""
+    match = re.search(r":(\d+):(\d+)\Z", problem.where)
+    return (False, int(match[1]), int(match[2])) if match else (True, 0, 0)
+
+
+def _error(problems: list[Problem], name: str) -> ConfigError:
+    problems = sorted(problems, key=_place)
+    first = problems[0]
+    if len(problems) == 1:
+        what = f"{first.key}: {first.what}" if first.key else first.what
+        return ConfigError(what, where=first.where, hint=first.hint)
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return ConfigError(f"{len(problems)} problems in the job{lines}", where=quoted(name)[1:-1])

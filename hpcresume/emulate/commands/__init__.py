@@ -1,0 +1,1 @@
+"""What each of Slurm's commands does on the emulated cluster: one module a command."""

@@ -1,0 +1,27 @@
+"""What to try when the operating system refuses: one line for each errno that a user can do something about."""
+
+from __future__ import annotations
+
+import errno
+
+__all__ = ["hint_for"]
+
+_HINTS = {
+    errno.ENOSPC: "free some space, or use another filesystem",
+    errno.EDQUOT: "look at your quota",
+    errno.EACCES: "check who owns the path and its mode",
+    errno.EPERM: "check who owns the path and its mode",
+    errno.EROFS: "the filesystem is mounted read-only: use another one",
+    errno.ENOENT: "check the path: something in it is gone",
+    errno.ENOTDIR: "a file is in the place of a directory: move it away",
+    errno.EEXIST: "something else is in the place: move it away",
+    errno.EIO: "the storage failed: look at its health, or use another filesystem",
+    errno.ESTALE: "the filesystem was mounted anew: try again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "use a shorter path",
+}
+
+
+def hint_for(number: int | None, *, otherwise: str = "") -> str:
+    """What to try after an OSError with this errno."""
+    return _HINTS.get(number or 0, otherwise)

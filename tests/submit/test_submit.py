@@ -1,0 +1,275 @@
+"""`hpcresume submit` against stand-ins of Slurm's commands, run as real programs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import time
+
+import pytest
+
+from hpcresume.cli.main import main
+from hpcresume.errors import SlurmError
+from hpcresume.slurm.submission import Partition, partition, queue_states, sbatch
+from tests.submit.cluster import PARTITION, FakeSlurm
+
+JOB = "name: a b\ncommand: python train.py\nresources: {nodes: 2, time: 1h}\n"
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> FakeSlurm:
+    """A folder with a job in it, and the stand-ins on PATH."""
+    fake = FakeSlurm(tmp_path / "slurm")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "job.yaml").write_text(JOB)
+    (work / "train.py").write_text("")
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("PATH", fake.path)
+    for name in list(os.environ):
+        if name.startswith(("SBATCH_", "SLURM_", "HPCRESUME_")):
+            monkeypatch.delenv(name)
+    return fake
+
+
+@pytest.fixture
+def call(capsys):
+    """Call the command line; (exit code, stdout, stderr)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(["submit", *words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def test_a_job_is_submitted_and_it_is_said_how_to_watch_it(slurm, call, tmp_path):
+    code, out, err = call()
+    assert (code, err) == (0, "")
+    assert out == (
+        "job 4711  run runs/a b\nlog  slurm-4711.out\n"
+        "watch it:  squeue --jobs=4711\nwatch it:  tail -F slurm-4711.out\n"
+    )
+    script = tmp_path / "work" / "runs" / "a b" / "submit" / "script.sbatch"
+    assert slurm.calls("sbatch") == [["--parsable", str(script)]]
+    assert "exec hpcresume launch" in script.read_text()
+    assert stat.S_IMODE(script.stat().st_mode) == 0o600
+    assert stat.S_IMODE(script.parent.stat().st_mode) == 0o700
+    record = json.loads((script.parent / "job.json").read_text())
+    assert (record["job_id"], record["spec"]["name"]) == ("4711", "a b")
+
+
+def test_the_environment_of_the_caller_goes_to_sbatch_as_it_is(slurm, call, tmp_path, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setenv("SQUEUE_FORMAT", "%i")
+    assert call()[0] == 0
+    variables = (tmp_path / "slurm" / "environment").read_text().split("\0")
+    assert {"LC_ALL=de_DE.UTF-8", "SQUEUE_FORMAT=%i"} <= set(variables)
+
+
+def test_a_dry_run_shows_the_script_and_the_preflight_and_changes_nothing(slurm, call, tmp_path):
+    code, out, _ = call("--dry-run", "--set", "resources.nodes=3")
+    assert code == 0
+    assert "#SBATCH --nodes=3\n" in out
+    assert "partition  ok" in " ".join(out.split("\n")[-3:]).replace("    ", "  ")
+    assert slurm.calls("sbatch") == []
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"job.yaml", "train.py"}
+
+
+def test_json(slurm, call):
+    code, out, _ = call("--json", "--set", "log=logs-%x-%j.out")
+    found = json.loads(out)
+    assert (code, found["job_id"], found["log"]) == (0, "4711", "logs-a b-4711.out")
+    assert found["watch"] == ["squeue --jobs=4711", "tail -F 'logs-a b-4711.out'"]
+    assert {check["name"]: check["outcome"] for check in found["checks"]} == dict.fromkeys(
+        ("run", "log", "command", "environment", "script", "partition"), "ok"
+    )
+
+
+def test_further_options_go_to_sbatch_in_front_of_the_script(slurm, call):
+    assert call("job.yaml", "--", "--hold", "--begin=now+1hour")[0] == 0
+    assert slurm.calls("sbatch")[0][:3] == ["--parsable", "--hold", "--begin=now+1hour"]
+    assert call("--again", "--", "--hold")[0] == 0
+    assert slurm.calls("sbatch")[1][:2] == ["--parsable", "--hold"]
+    code, _, err = call("--again", "job.yaml", "--", "reboot.sh")
+    assert (code, len(slurm.calls("sbatch"))) == (78, 2)
+    assert "no option of sbatch" in err
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "REQUEUED", "COMPLETING", "REQUEUE_HOLD", "SUSPENDED"])
+def test_a_run_with_a_job_in_the_queue_or_at_work_is_refused_unless_told_otherwise(slurm, call, state):
+    assert call()[0] == 0
+    slurm.answers("squeue", f"{state}\n")
+    code, _, err = call()
+    assert code == 73
+    assert f"job 4711 ({state})" in err
+    assert "--again" in err
+    assert len(slurm.calls("sbatch")) == 1
+    assert call("--again")[0] == 0
+    assert len(slurm.calls("sbatch")) == 2
+
+
+@pytest.mark.parametrize(
+    "squeue", [("COMPLETED\n", "", 0), ("", "", 0), ("", "slurm_load_jobs error: Invalid job id specified", 1)]
+)
+def test_a_run_whose_job_is_over_can_be_submitted_again(slurm, call, squeue):
+    assert call()[0] == 0
+    slurm.answers("squeue", squeue[0], err=squeue[1], code=squeue[2])
+    assert call()[0] == 0
+    assert len(slurm.calls("sbatch")) == 2
+
+
+def test_a_job_that_was_submitted_by_hand_counts_too(slurm, call, tmp_path):
+    attempt = tmp_path / "work" / "runs" / "a b" / "attempts" / "0001"
+    attempt.mkdir(parents=True)
+    claim = {"job_id": "99", "restart": 0, "host": "n1", "boot_id": "x", "pid": 1, "pid_start": "1"}
+    (attempt / "claim.json").write_text(json.dumps(claim))
+    slurm.answers("squeue", "RUNNING\n")
+    code, _, err = call()
+    assert (code, "job 99 (RUNNING)" in err) == (73, True)
+
+
+def test_a_training_that_runs_here_without_slurm_counts_too(slurm, call, tmp_path):
+    from dataclasses import asdict
+
+    from hpcresume.checkpoint.attempts import Holder
+
+    attempt = tmp_path / "work" / "runs" / "a b" / "attempts" / "0001"
+    attempt.mkdir(parents=True)
+    (attempt / "claim.json").write_text(json.dumps(asdict(Holder.here(None, 0))))
+    code, _, err = call()
+    assert (code, f"process {os.getpid()}" in err) == (73, True)
+
+
+def test_two_submissions_at_once_do_not_both_happen(slurm, call, tmp_path):
+    assert call()[0] == 0
+    with (tmp_path / "work" / "runs" / "a b" / "submit" / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, err = call()
+    assert (code, "under way" in err, len(slurm.calls("sbatch"))) == (73, True, 1)
+
+
+def test_slurm_errors_are_typed_and_say_what_slurm_said(slurm, call):
+    slurm.answers("sbatch", "", err="sbatch: error: invalid partition specified: x\n\x1b[31m", code=1)
+    code, _, err = call()
+    assert code == 69
+    assert "sbatch refused: sbatch: error: invalid partition specified: x ?[31m" in err
+    slurm.answers("sbatch", "Submitted batch job 12\n")
+    assert "no job number: Submitted batch job 12" in call()[2]
+    slurm.answers("sbatch", "")
+    assert "no job number: nothing" in call()[2]
+    slurm.removes("sbatch")
+    code, _, err = call()
+    assert (code, "there is no sbatch here" in err, "emulate" in err) == (69, True, True)
+
+
+def test_a_number_with_the_cluster_s_name_is_a_number(slurm, tmp_path):
+    slurm.answers("sbatch", "some notice\n4712;big\n")
+    assert sbatch(tmp_path / "x") == "4712"
+
+
+def test_an_sbatch_that_hangs_is_given_up_and_it_is_said_that_the_job_may_exist(slurm, tmp_path):
+    slurm.answers("sbatch", "1", sleep=5)
+    begin = time.monotonic()
+    with pytest.raises(SlurmError, match=r"no answer within 0.3 s; the job may be in the queue.*squeue --me"):
+        sbatch(tmp_path / "x", timeout=0.3)
+    assert time.monotonic() - begin < 4
+
+
+def failed(out: str) -> list[str]:
+    """What the preflight found against it: `name: detail`."""
+    checks = json.loads(out)["checks"]
+    return [f"{c['name']}: {c['detail']}" for c in checks if c["outcome"] == "failed"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["command=nowhere x"], "command: nowhere is not found"),
+        (["command=python nowhere.py"], "command: there is no file nowhere.py here"),
+        (["starter=torchrun", "command=gone.py"], "command: there is no file gone.py here"),
+        (["run=job.yaml/x"], "run: {work}/job.yaml is no folder"),
+        (["log=logs/%j.out"], "log: {work}/logs is no folder that can be written to"),
+        (["environment.venv=v"], "environment: v/bin/activate is missing"),
+        (["container.image=i.sif"], "container: there is no image i.sif"),
+        (["resources.nodes=5"], "partition: low has only 4 nodes, and the job wants 5"),
+        (["resources.time=25h"], "partition: low allows 1-00:00:00, and the job wants 25h"),
+        (["resources.time=UNLIMITED"], "partition: low allows 1-00:00:00, and the job wants UNLIMITED"),
+        (["environment.before_commands=['if true']"], "script: bash does not understand it: bash: line"),
+        (["command=", "function=nowhere.at_all:f"], "function: there is no module nowhere"),
+    ],
+)
+def test_preflight_finds(slurm, call, tmp_path, sets, said):
+    words = [word for each in sets for word in ("--set", each)]
+    code, out, _ = call("--dry-run", "--json", *words)
+    assert code == 78
+    (found,) = failed(out)
+    assert found.startswith(said.format(work=tmp_path / "work"))
+    code, _, err = call(*words)
+    assert (code, slurm.calls("sbatch")) == (78, [])
+    assert "preflight" in err
+
+
+def test_preflight_finds_a_finished_run_and_variables_that_win_over_the_script(slurm, call, tmp_path, monkeypatch):
+    (tmp_path / "work" / "runs" / "a b").mkdir(parents=True)
+    (tmp_path / "work" / "runs" / "a b" / "DONE").touch()
+    monkeypatch.setenv("SBATCH_NO_REQUEUE", "1")
+    found = failed(call("--dry-run", "--json")[1])
+    assert [line.partition(":")[0] for line in found] == ["run", "variables"]
+    assert "2 things speak against it" in call()[2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "said"),
+    [
+        ((PARTITION.replace("State=UP", "State=DOWN"), "", 0), "failed", "low is not up"),
+        ((PARTITION.replace("Default=YES", "Default=NO"), "", 0), "failed", "no default partition"),
+        (("", "Partition low not found\n", 1), "failed", "no default partition"),
+        (("", "Unable to contact slurm controller (connect failure)", 1), "skipped", "does not answer"),
+        (("garbage\n", "", 0), "failed", "no default partition"),
+        ((PARTITION, "", 0), "ok", "low; a preemption there leaves 20 s, not the 300 s of the warning"),
+    ],
+)
+def test_what_slurm_says_of_the_partition(slurm, call, monkeypatch, answer, outcome, said):
+    monkeypatch.setattr("hpcresume.slurm.commands.PAUSES", ())
+    slurm.answers("scontrol", answer[0], err=answer[1], code=answer[2])
+    (check,) = [c for c in json.loads(call("--dry-run", "--json")[1])["checks"] if c["name"] == "partition"]
+    assert (check["outcome"], said in check["detail"]) == (outcome, True), check
+
+
+def test_what_may_come_with_the_environment_is_skipped_and_said(slurm, call):
+    slurm.removes("hpcresume")
+    code, _, err = call("--set", "command=solver x", "--set", "environment.modules=[solver]")
+    assert code == 0
+    assert "not checked: command: solver is not here; it may come with modules" in err
+    assert "not checked: environment: hpcresume is not here; it may come with modules" in err
+
+
+def test_a_function_goes_through_submitit(slurm, call, monkeypatch):
+    import types
+
+    seen = []
+    job = types.SimpleNamespace(job_id=815)
+    monkeypatch.setattr("hpcresume.integrations.submitit.submit", lambda spec, cluster: seen.append(spec) or job)
+    code, out, _ = call("--set", "command=", "--set", "function=json:loads", "--json")
+    assert (code, json.loads(out)["job_id"], json.loads(out)["log"]) == (0, "815", None)
+    assert (seen[0].function, slurm.calls("sbatch")) == ("json:loads", [])
+    assert call("--set", "command=", "--set", "function=json:loads", "job.yaml", "--", "--hold")[0] == 78
+
+
+def test_the_queue_is_asked_without_believing_everything(slurm):
+    slurm.answers("squeue", "RUNNING\nCOMPLETED\nCANCELLED by 0\n\n")
+    assert queue_states("1_2") == ("RUNNING",)
+    assert queue_states("1; reboot") == ()
+    slurm.answers("squeue", "", err="slurm_load_jobs error: Unable to contact", code=1)
+    assert queue_states("1") is None
+
+
+def test_a_partition_as_slurm_prints_it(slurm):
+    slurm.answers("scontrol", PARTITION + PARTITION.replace("=low", "=high").replace("Default=YES", "Default=NO"))
+    assert partition(None) == Partition("low", True, True, 4, None, "1-00:00:00", 20)
+    assert partition("high") == Partition("high", True, False, 4, None, "1-00:00:00", 20)
+    assert slurm.calls("scontrol")[-1] == ["--oneliner", "show", "partition", "high"]
