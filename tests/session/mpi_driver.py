@@ -118,6 +118,7 @@ def main() -> None:
         raise
     finally:
         (out / f"rank-{comm.rank}.json").write_text(json.dumps(seen))
+        comm.Barrier()  # mpiexec ends the others with the first that exits by another code than 0
 
 
 if __name__ == "__main__":
