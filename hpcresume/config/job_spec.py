@@ -79,7 +79,7 @@ class Requeue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
     max_crashes: Annotated[Count, Meta(description="Hold after so many crashes in a row without progress.")] = 3
     warning_lead: Annotated[Text, Meta(description="How long before the end the warning comes.")] = "5min"
-    warning_signal: Annotated[Literal["USR1", "USR2", "TERM", "HUP"], Meta(description="Which signal warns.")] = "USR1"
+    warning_signal: Annotated[Literal["USR1", "USR2"], Meta(description="Which signal warns.")] = "USR1"
 
 
 class Environment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

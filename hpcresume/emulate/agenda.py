@@ -51,8 +51,10 @@ def plan(ready: Sequence[Job], running: Sequence[Job], nodes: Sequence[Node], no
             for name, cpus in zip(allocation.nodes, allocation.cpus, strict=True):
                 free[name] -= cpus
             continue
-        blocked.add(job.partition.name)
         agenda.reasons[job.number] = _reason(job, nodes, up)
+        if agenda.reasons[job.number] == "PartitionConfig":
+            continue  # it never starts here, so nobody waits behind it
+        blocked.add(job.partition.name)
         for name in _make_room(job, usable, running, free, agenda):
             kept[name] = max(kept.get(name, 0), job.partition.tier)
     return agenda

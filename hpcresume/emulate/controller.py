@@ -5,6 +5,7 @@ What is to be decided is in `agenda`, `dependencies` and `rules`; what happens t
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -207,7 +208,7 @@ class Controller:
         if job.begin is not None and now < job.begin:
             job.reason = "BeginTime"
             return False
-        if now < job.submitted + PATIENCE and not job.restarts and not Path(job.output()).parent.is_dir():
+        if now < job.submitted + PATIENCE and not job.restarts and not os.path.isdir(Path(job.output()).parent):
             job.reason = "None"
             return False
         met = judge(job.dependency, job.any_dependency, lambda c: self._fates(job, c), now)

@@ -60,6 +60,12 @@ class Dispatcher:
             return
         connection.asked = message
         call = _call(message)
+        try:
+            self._begin(connection, call, message)
+        except Exception as error:  # noqa: BLE001 - one command's failure must not take the cluster down
+            connection.answer(err=f"{call.command}: error: {type(error).__name__}: {error}\n", code=1)
+
+    def _begin(self, connection: Connection, call: Call, message: dict[str, Any]) -> None:
         if call.command == "srun":
             self._srun(connection, call, message)
             return
@@ -90,7 +96,10 @@ class Dispatcher:
         assert connection.asked is not None
         if "stdin" in message:
             call = _call({**connection.asked, "stdin": message["stdin"]})
-            self._run(connection, sbatch, call)
+            try:
+                self._run(connection, sbatch, call)
+            except Exception as error:  # noqa: BLE001 - as in handle
+                connection.answer(err=f"sbatch: error: {type(error).__name__}: {error}\n", code=1)
         elif "step" in connection.asked:
             self._step_says(connection, message)
 

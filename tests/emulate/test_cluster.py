@@ -334,3 +334,29 @@ def test_the_page_is_up_to_date():
     root = Path(__file__).resolve().parents[2]
     ended = subprocess.run([sys.executable, "tools/emulator_page.py", "--check"], cwd=root, timeout=60)
     assert ended.returncode == 0, "run: python tools/emulator_page.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("squeue", "-w", "n["), 1),
+        (("srun", "-w", "n[", "true"), 1),
+        (("sbatch", "x" * 300), 1),
+        (("scancel", "--qos=other"), 1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+def test_no_command_takes_the_cluster_down(words, code):
+    with EmulatedCluster(nodes=1, cpus=2) as cluster:
+        job = cluster.submit("--wrap", "sleep 30")
+        done = cluster.run(*words, check=False)
+        assert (done.returncode, "rror: " in done.stderr) == (code, True), done.stderr
+        assert cluster.run("squeue", "-h", "-o", "%i").stdout.split() == [job]
+
+
+def test_a_job_that_never_fits_holds_up_nobody():
+    with EmulatedCluster(nodes=1, cpus=2) as cluster:
+        impossible = cluster.submit("-N2", "--wrap", "true")
+        cluster.wait(cluster.submit("--wrap", "true"))
+        assert cluster.job(impossible).state == "PENDING"
+        cluster.run("scancel", impossible)

@@ -17,6 +17,8 @@ from hpcresume.emulate.option_tables import SCANCEL
 __all__ = ["scancel", "signal_of"]
 
 _ID = re.compile(r"([0-9]{1,10}(?:_(?:\[[0-9,-]+\]|[0-9]{1,9}|\*))?)(?:\.([0-9]{1,9}|batch))?")
+_UNTOLD = frozenset({"account", "qos", "nodelist", "wckey", "reservation"})
+"""What jobs here have none of: a filter that were passed over would cancel every job."""
 
 
 def signal_of(text: str) -> signal.Signals | None:
@@ -41,9 +43,10 @@ def scancel(call: Call, controller: Controller) -> Reply:
     number = signal_of(options["signal"]) if "signal" in options else None
     if "signal" in options and number is None:
         return Reply(err=f"Unknown job signal: {options['signal']}\n", code=1)
-    filters = {"user", "me", "jobname", "name", "partition", "state", "account", "qos", "nodelist", "wckey"} & set(
-        options
-    )
+    untold = sorted(_UNTOLD & options.keys())
+    if untold:
+        return Reply(err=f"scancel: error: --{untold[0]} is not known to the emulated cluster\n", code=1)
+    filters = {"user", "me", "jobname", "name", "partition", "state"} & options.keys()
     if not rest and not filters:
         return Reply(err="scancel: error: No job identification provided\n", code=1)
     targets = _targets(rest, controller)
