@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 RUN   := . tools/environment.sh &&
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm test-slurm-full lint types bench wheel-test clean
+.PHONY: help demo test test-full test-slurm test-slurm-full lint types bench wheel-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,9 @@ demo: $(READY) ## a real training: warned, killed, damaged, resumed, compared wi
 	@$(RUN) hpcresume demo
 
 test: $(READY) ## the tests (no Slurm needed)
+	$(RUN) pytest -m "not slurm and not full" $(PYTEST_ARGS)
+
+test-full: $(READY) ## the tests with every cell of every matrix (an hour; no Slurm needed)
 	$(RUN) pytest -m "not slurm" $(PYTEST_ARGS)
 
 test-slurm: $(READY) ## the tests against a real Slurm that they start themselves

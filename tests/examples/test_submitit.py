@@ -65,6 +65,7 @@ def test_two_jobs_that_are_preempted_find_what_undisturbed_ones_find(tmp_path):
     assert decision["reason"] == "warned by SIGUSR2"
 
 
+@pytest.mark.full
 def test_two_ranks_a_job_and_the_debug_executor(tmp_path):
     assert run(tmp_path, "--cluster", "local", "--rates", "1", "--steps", "20", "--ranks", "2")[0][3:] == ("1", "2")
     (tmp_path / "debug").mkdir()

@@ -19,6 +19,7 @@ from tests.integrations import trainings
 from tests.integrations.trainings import expected, train
 from tests.support.launching import wait_until
 from tests.support.mpi import child_environment
+from tests.support.sampling import sampled
 
 submitit = pytest.importorskip("submitit")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -49,7 +50,9 @@ def pids_of(out: Path, name: str = "rank-0") -> list[int]:
     return [json.loads(line)["pid"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", sampled([signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM], lambda n: n == signal.SIGUSR2)
+)
 def test_a_warned_function_goes_on_until_it_is_done_and_its_result_is_the_last_ones(tmp_path, number):
     job = local(tmp_path / "jobs").submit(
         hr.Resumable(train), str(tmp_path / "run"), out=str(tmp_path), warn_at=(5, 20), number=number
@@ -60,6 +63,7 @@ def test_a_warned_function_goes_on_until_it_is_done_and_its_result_is_the_last_o
     assert steps_of(tmp_path) == list(range(40))
 
 
+@pytest.mark.full
 def test_more_preemptions_than_the_controller_has_restarts(tmp_path):
     """The local controller starts a job six times at most, and a preemption must not cost one of them."""
     executor = local(tmp_path / "jobs")
@@ -67,6 +71,7 @@ def test_more_preemptions_than_the_controller_has_restarts(tmp_path):
     assert job.result()["attempt"] == 9, job.stderr()
 
 
+@pytest.mark.full
 def test_the_controllers_own_time_limit_restarts_it_through_the_controller(tmp_path):
     executor = local(tmp_path / "jobs")
     executor._executor.parameters.update(timeout_min=0.15, signal_delay_s=5)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.launching import ledger, left_behind, running, wait_until
 from tests.support.mpi import child_environment
+from tests.support.sampling import sampled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -127,7 +128,7 @@ def event(run: Path, name: str, attempt: int = 1) -> dict:
     return next(line for line in ledger(run, attempt) if line["event"] == name)
 
 
-@pytest.mark.parametrize("tracks", ["cgroup", "linuxproc"])
+@pytest.mark.parametrize("tracks", sampled(["cgroup", "linuxproc"], lambda tracks: tracks == "cgroup"))
 def test_a_warning_on_two_nodes_is_one_save_and_the_training_goes_on_bit_for_bit(tmp_path, nodes, four_ranks, tracks):
     run, out = tmp_path / "run", tmp_path / "out"
     with launch(tmp_path, 2, env={**nodes, "SRUN_TRACKS": tracks}) as process:
@@ -207,7 +208,7 @@ def test_torchrun_by_hand_on_a_laptop_saves_when_its_workers_are_told_and_resume
     same_training(out, two_ranks, 2)
 
 
-@pytest.mark.parametrize("delay", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("delay", sampled([0.0, 1.0, 2.5], lambda delay: delay == 1.0))
 def test_a_warning_while_workers_start_is_kept(tmp_path, delay):
     with launch(tmp_path, 2) as process:
         wait_until(lambda: agents(process), 30)
@@ -220,6 +221,7 @@ def test_a_warning_while_workers_start_is_kept(tmp_path, delay):
     assert len(losses(tmp_path / "out", 0)) < int(STEPS)
 
 
+@pytest.mark.full
 def test_a_term_from_the_scheduler_reaches_the_workers_and_is_no_30_second_ultimatum(tmp_path, nodes):
     out = tmp_path / "out"
     with launch(tmp_path, 1, "0.05", env=nodes) as process:
@@ -231,6 +233,7 @@ def test_a_term_from_the_scheduler_reaches_the_workers_and_is_no_30_second_ultim
     assert event(tmp_path / "run", "child-exit")["code"] == 0
 
 
+@pytest.mark.full
 def test_when_the_supervisor_is_killed_the_workers_save_and_leave(tmp_path):
     with launch(tmp_path, 2) as process:
         wait_until(lambda: started(tmp_path / "out", 2), 60)
@@ -240,7 +243,7 @@ def test_when_the_supervisor_is_killed_the_workers_save_and_leave(tmp_path):
     assert json.loads((tmp_path / "run/attempts/0001/decision.json").read_text())["decision"] == "come-back"
 
 
-@pytest.mark.parametrize(("code", "exits"), [(77, 77), (3, 3)])
+@pytest.mark.parametrize(("code", "exits"), sampled([(77, 77), (3, 3)], lambda codes: codes[0] == 77))
 def test_a_workers_own_code_is_not_lost(code, exits):
     program = f"import os, sys; sys.exit({code} if os.environ['RANK'] == '1' else 0)"
     words = ("--mpi", "torchrun", "--workers-per-node", "2", "--", sys.executable, "-c", program)
@@ -250,6 +253,7 @@ def test_a_workers_own_code_is_not_lost(code, exits):
     assert f"rank 1 (local rank 1): exit code {code}" in said
 
 
+@pytest.mark.full
 def test_a_program_without_a_session_runs_to_its_end(tmp_path):
     program = "import os; print('hello', os.environ['RANK'], os.environ['WORLD_SIZE'], flush=True)"
     words = ("--mpi", "torchrun", "--workers-per-node", "2", "--", sys.executable, "-c", program)

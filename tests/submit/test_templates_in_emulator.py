@@ -22,6 +22,7 @@ from tests.submit.matrix_training import expected
 from tests.submit.scripts import stand_in
 from tests.submit.test_render import APPTAINER
 from tests.support.launching import left_behind, wait_until
+from tests.support.sampling import sampled
 
 TRAINING = Path(__file__).with_name("matrix_training.py")
 STEPS = 150
@@ -133,8 +134,14 @@ def happen(event: str, case: Case, job: str) -> None:
         case.cluster.preempt(job)
 
 
-@pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("template", TEMPLATES)
+SAMPLED = {
+    ("srun", "preempt-usr1"), ("mpiexec", "rank-killed"), ("torchrun", "preempt-term"), ("apptainer", "node-killed"),
+    ("array", "finished"), ("submitit", "preempt-usr1"),
+}  # fmt: skip
+CELLS = [(template, event) for template in TEMPLATES for event in EVENTS]
+
+
+@pytest.mark.parametrize(("template", "event"), sampled(CELLS, lambda cell: cell in SAMPLED))
 def test_a_job_made_from_a_template_ends_as_if_nothing_had_been(template, event, surroundings, monkeypatch):
     if event == "time-limit":  # a minute for each attempt (Slurm's unit), and the warning early in it
         monkeypatch.setenv("MATRIX_PAUSE", "0.16" if template == "torchrun" else "0.08")
