@@ -45,4 +45,4 @@ assert where.is_relative_to(sys.argv[1]), f"not the wheel: {where}"
 print(f"hpcresume: testing {where.parent}")
 END
 # The longer ones by: make wheel-test PYTEST_ARGS='-m "not slurm and not checkout"'
-python -m pytest -n 2 -m "not slurm and not slow and not mpi and not full and not checkout" "$@"
+python -m pytest -m "not slurm and not slow and not mpi and not full and not checkout" "$@"

@@ -77,13 +77,17 @@ def test_a_name_that_cannot_be_one_is_an_error(call, tmp_path, name, says):
     assert (code, says in err, (tmp_path / "x").exists()) == (78, True, False)
 
 
+OURS = '--config=lint.isort.known-first-party=["hpcresume"]'
+"""Whether there is a folder of that name where the tests run or not."""
+
+
 @pytest.mark.parametrize("training", ["torch", "numpy"])
 @pytest.mark.parametrize("mpi", [True, False])
 def test_all_trainings_are_python_and_formatted(training, mpi, monkeypatch, tmp_path):
     monkeypatch.setattr(skeleton, "_has", lambda module: mpi)
     text = skeleton.make_skeleton(tmp_path, training=training)["train.py"]
     assert ("mpi4py" in text, "torch" in text) == (mpi, training == "torch")
-    for words in (["check", "--ignore=ANN,D,S,T20"], ["format", "--check"]):
+    for words in (["check", "--ignore=ANN,D,S,T20", OURS], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *words, "--isolated", "--line-length=120", "-"],
             input=text, capture_output=True, text=True, timeout=60, check=False,
