@@ -139,6 +139,7 @@ def test_a_warning_on_two_nodes_is_one_save_and_the_training_goes_on_bit_for_bit
     saved = [line for line in ledger(run, 1, "ledger.jsonl") if line["event"] == "saved"]
     assert len(saved) == 1
     assert event(run, "ended")["cause"] == "preempted"
+    assert [line["code"] for line in ledger(run, 1) if line["event"] == "child-exit"] == [0], said
     firsts = [recorded(out, rank)[0] for rank in range(4)]
     assert [(line["size"], line["backend"], line["local"]) for line in firsts] == [
         (4, "torch", "0"), (4, "torch", "1"), (4, "torch", "0"), (4, "torch", "1"),
