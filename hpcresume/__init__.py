@@ -87,6 +87,10 @@ class _Package(ModuleType):
             return
         super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """By name, as any module: cloudpickle, with which submitit sends functions, knows plain modules only."""
+        return importlib.import_module, (self.__name__,)
+
 
 sys.modules[__name__].__class__ = _Package
 

@@ -31,6 +31,7 @@ HpcresumeError                       exit code 70
 │   ├── RanksMissingError                a collective was not reached by everyone in time
 │   └── PeerFailureError                 another rank failed
 └── SlurmError                       69  a Slurm command is missing, hangs, fails, or answers garbage
+    └── ClusterError                     a Slurm of this machine's own (minislurm) cannot start, or is not what it was
 
 Every error says what happened, where, and what to try. It is raised once and shown once.
 """
@@ -39,6 +40,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "ConfigError",
     "DamageWarning",
     "DamagedError",
@@ -260,6 +262,10 @@ class SlurmError(HpcresumeError):
     """A Slurm command is missing, hangs, fails, or answers garbage."""
 
     exit_code = 69
+
+
+class ClusterError(SlurmError):
+    """A Slurm of this machine's own (`hpcresume minislurm`) cannot start, or is not what it was."""
 
 
 class HpcresumeWarning(UserWarning):

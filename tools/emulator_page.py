@@ -13,10 +13,10 @@ from tests.emulate.conformance import (  # noqa: E402
     ACTORS,
     ANSWER_CASES,
     EXIT_CASES,
-    LIFE_CASES,
     SIGNAL_CASES,
     SignalCase,
 )
+from tests.emulate.lives import LIFE_CASES  # noqa: E402
 
 PAGE = ROOT / "docs" / "EMULATOR.md"
 

@@ -58,10 +58,12 @@ def wait(jobs: list) -> None:
 
 
 def show(results: list[list[dict]]) -> None:
-    """A table, the best first."""
-    print(f"{'rate':>8} {'loss':>8} {'wrong':>7} {'attempts':>9} {'ranks':>6}")
-    for first, *_ in sorted(results, key=lambda ranks: ranks[0]["loss"]):
-        print(f"{first['rate']:8g} {first['loss']:8.4f} {first['wrong']:7.1%} {first['attempts']:9} {first['ranks']:6}")
+    """A table with a line for each rank, the best job first."""
+    print(f"{'rate':>8} {'loss':>8} {'wrong':>7} {'attempts':>9} {'rank':>6}")
+    for ranks in sorted(results, key=lambda ranks: ranks[0]["loss"]):
+        for each in ranks:
+            rank = f"{each['rank']}/{each['ranks']}"
+            print(f"{each['rate']:8g} {each['loss']:8.4f} {each['wrong']:7.1%} {each['attempts']:9} {rank:>6}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ After the -- stands a training command, a batch script, or sbatch itself:
   hpcresume emulate --preempt step:40 -- job.sbatch ARGUMENT...
   hpcresume emulate -- sbatch --array=1-4 job.sbatch
   hpcresume emulate shell --help      a shell, or a CI step, with a cluster in it
-A file is taken for a batch script when its name ends in .sbatch, .slurm or .sl, or #SBATCH stands in it.
+A file is taken for a batch script when its name ends in .sbatch, .slurm or .sl, or when it begins with #! and
+#SBATCH stands in it or it is no command: not executable, or not on the PATH.
 
 \b
 A moment is 5s (since the first start) or step:40 (that step is finished). Each entry happens once in the
@@ -106,10 +107,19 @@ def command(words: tuple[str, ...], *, dry_run: bool, as_json: bool, **options: 
 
 
 def _is_script(words: tuple[str, ...]) -> bool:
-    """Is it `sbatch …`, or a batch script?"""
+    """Is it `sbatch …`, or a batch script?
+
+    Raises:
+        ConfigError: it is a file that nothing could start: no command, and sbatch would refuse it as well.
+    """
+    import shutil
+
+    from hpcresume.errors import ConfigError
+
     path = Path(words[0])
     if words[0] == "sbatch":
         return True
+    command = shutil.which(words[0]) is not None
     try:
         if not path.is_file():
             return False
@@ -119,7 +129,13 @@ def _is_script(words: tuple[str, ...]) -> bool:
             head = file.read(_SMALL)
     except OSError:
         return False
-    return head.startswith(b"#!") and b"\n#SBATCH" in head
+    if head.startswith(b"#!"):
+        return b"\n#SBATCH" in head or not command
+    if not command:
+        reader = "python" if path.suffix == ".py" else "bash"
+        hint = f"begin it with #!, or name the program that reads it: -- {reader} {words[0]}"
+        raise ConfigError("this file is neither a command nor a batch script", where=words[0], hint=hint)
+    return False
 
 
 def _timetable(options: dict[str, Any]) -> tuple[TimetableEntry, ...]:

@@ -6,14 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hpcresume.model import Event
 
 __all__ = ["DEEDS", "shell"]
+
+PATIENCE = 10.0
+"""Seconds that an interrupted command has to end by itself."""
 
 
 @click.command(
@@ -80,16 +86,41 @@ def _introduce(names: tuple[str, ...], cpus: int, partitions: list[str]) -> None
 
 
 def _run(words: list[str], environ: dict[str, str]) -> int:
-    """Run the shell; Ctrl-C is its own, a TERM to us ends it."""
+    """Run the shell; what is typed at a terminal, Ctrl-C for one, is its own, a TERM or HUP to us ends it."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for each in running:
+            # An interactive shell ignores TERM.
+            each.terminate()
+            each.send_signal(signal.SIGHUP)
+
+    # Set before the shell begins, so that no key finds the old ones; handlers, since what is ignored stays so in it.
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {signal.SIGTERM: end, signal.SIGHUP: end}
+    if sys.stdin.isatty():
+        handlers |= {signal.SIGINT: _nothing, signal.SIGQUIT: _nothing}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     try:
-        process = subprocess.Popen(words, env=environ)
+        running.append(subprocess.Popen(words, env=environ))
     except OSError as error:
         raise click.UsageError(f"{words[0]}: {error.strerror}") from error
-    if sys.stdin.isatty():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: process.terminate())
-    code = process.wait()
+    try:
+        code = running[0].wait()
+    except KeyboardInterrupt:
+        # Without a terminal, a Ctrl-C of CI may have reached us alone.
+        running[0].terminate()
+        try:
+            running[0].wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            running[0].kill()
+            running[0].wait()
+        raise
     return code if code >= 0 else 128 - code
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """A handler that lets a signal be the shell's alone."""
 
 
 def _ignore(_event: Event) -> None:

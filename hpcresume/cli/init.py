@@ -38,6 +38,6 @@ def command(directory: Path, name: str | None, training: str, force: bool, dry_r
         click.echo(("would write  " if dry_run else "wrote  ") + str(directory / file))
     if not dry_run:
         go = f"cd {shlex.quote(str(directory))} && " if directory != Path() else ""
-        click.echo(f"try it here:        {go}hpcresume emulate --preempt 5s -- job.sbatch")
+        click.echo(f"try it here:        {go}hpcresume emulate --preempt step:100 -- job.sbatch")
         click.echo(f"on a cluster:       {go}hpcresume submit")
         click.echo(f"after a change:     {go}hpcresume render --force -o job.sbatch")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpcresume.cli.output import Column, echo_json, echo_table, json_option, on_terminal, printable, size
+from hpcresume.cli.output import Column, echo_json, echo_table, json_option, on_terminal, printable
+from hpcresume.observe.figures import size
 
 if TYPE_CHECKING:
     from hpcresume.ops.contents import Contents

@@ -14,7 +14,8 @@ EPILOG = """\b
 Exit codes
    0  the run is finished (or was before: DONE exists, no rank was started)
   75  come back: everything is committed; Slurm has requeued the job, or start it again yourself
-  77  held: look at it first (budget spent, or the training exited 77); --release starts it again
+  77  held: look at it first (the training exited 77, or the job cannot stay in the queue); --release starts it again.
+      A spent budget leaves the job in the queue, held, with the reason as its comment: scontrol release goes on
   64, 65, 73, 78  wrong use, state, run directory or option: another attempt would end alike
   others  the ranks' own code when they failed before any session began (128 + n: killed by signal n)
 
@@ -40,6 +41,55 @@ Signals
               help="Hold after so many ends that were no preemption. Default: no limit.")  # fmt: skip
 @click.option("--max-crashes", type=click.IntRange(min=1), default=3, show_default=True,
               help="Hold after so many crashes in a row without checkpoint progress.")  # fmt: skip
+@click.option(
+    "--when-held",
+    type=click.Choice(["stay", "end"]),
+    default="stay",
+    show_default=True,
+    help="A run whose budget is spent: its job stays in the queue, held, or ends with exit code 77.",
+)
+@click.option(
+    "--pause",
+    default="1min",
+    show_default=True,
+    metavar="TIME",
+    help="Wait before the first restart after a crash without progress; doubled each time, at most 1 h. off.",
+)
+@click.option(
+    "--exclude-for",
+    default="12h",
+    show_default=True,
+    metavar="TIME",
+    help="Keep off a node that was lost under the run for so long. off.",
+)
+@click.option(
+    "--exclude-most",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Keep off so many nodes at once at the most.",
+)
+@click.option(
+    "--micro-batches",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="MOST",
+    help="After an end for want of memory let s.micro_batches double, up to MOST. Default: 1, never.",
+)
+@click.option("--fallback-partition", metavar="NAME", help="Where to go when the run gets nowhere.")
+@click.option("--fallback-nodes", type=click.IntRange(min=1), help="With how few nodes to make do then.")
+@click.option("--fallback-failures", type=click.IntRange(min=1), help="Fall back after so many failures in a row.")
+@click.option("--fallback-preemptions", type=click.IntRange(min=1), help="Fall back after so many preemptions.")
+@click.option(
+    "--fallback-waiting",
+    metavar="TIME",
+    help="Fall back after so long in the queue: a second job then waits there, and the first to start stays.",
+)
+@click.option(
+    "--guard",
+    is_flag=True,
+    help="Leave a second job behind the requeued one, should Slurm lose it before its script runs.",
+)
 @click.option("--no-requeue", is_flag=True, help="Never call scontrol requeue: exit 75 instead.")
 @click.option("--release", is_flag=True, help="Start although the last attempt was held.")
 @click.option("--dry-run", is_flag=True, help="Print the command that would start the ranks, and start nothing.")
@@ -54,6 +104,17 @@ def command(
     options: tuple[str, ...],
     max_restarts: int | None,
     max_crashes: int,
+    when_held: str,
+    pause: str,
+    exclude_for: str,
+    exclude_most: int,
+    micro_batches: int,
+    fallback_partition: str | None,
+    fallback_nodes: int | None,
+    fallback_failures: int | None,
+    fallback_preemptions: int | None,
+    fallback_waiting: str | None,
+    guard: bool,
     no_requeue: bool,
     release: bool,
     dry_run: bool,
@@ -74,11 +135,26 @@ def command(
     import shlex
     from dataclasses import asdict
 
+    from hpcresume.config.durations import parse_duration
     from hpcresume.launch.job import plan, supervise
     from hpcresume.launch.options import LaunchOptions
     from hpcresume.model import Cause
     from hpcresume.policy.budgets import DEFAULT_LIMITS, Budgets
+    from hpcresume.policy.fallback import Fallback
+    from hpcresume.policy.pauses import Pauses
+    from hpcresume.policy.suspects import Exclusion
 
+    def seconds(text: str, where: str) -> float:
+        return 0.0 if text.strip().lower() in ("off", "0") else parse_duration(text, where=where)
+
+    fallback = Fallback(
+        partition=fallback_partition,
+        nodes=fallback_nodes,
+        after_failures=fallback_failures,
+        after_preemptions=fallback_preemptions,
+        after_waiting=None if fallback_waiting is None else seconds(fallback_waiting, "--fallback-waiting"),
+    )
+    fallback.check()
     given = LaunchOptions(
         command=words,
         run=run.absolute() if run is not None else None,
@@ -86,7 +162,12 @@ def command(
         starter=starter,
         workers=workers,
         options=options,
-        budgets=Budgets({**DEFAULT_LIMITS, Cause.CRASH: max_crashes}, max_restarts),
+        budgets=Budgets({**DEFAULT_LIMITS, Cause.CRASH: max_crashes}, max_restarts, micro_batches),
+        pauses=Pauses(seconds(pause, "--pause")),
+        exclusion=Exclusion(seconds(exclude_for, "--exclude-for"), exclude_most),
+        fallback=fallback,
+        stay=when_held == "stay",
+        guard=guard,
         requeue=not no_requeue,
         release=release,
         quiet=as_json,

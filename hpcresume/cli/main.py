@@ -19,15 +19,22 @@ from hpcresume.errors import HpcresumeError
 __all__ = ["VERBS", "LazyGroup", "cli", "main"]
 
 VERBS: dict[str, tuple[str, str]] = {
+    "cancel": ("hpcresume.cli.cancel:command", "End the job of a run for good; --save lets it save first."),
     "demo": ("hpcresume.cli.demo:command", "Show the whole thing on this machine: no Slurm needed."),
     "emulate": ("hpcresume.cli.emulate:command", "Run a training under a small Slurm-like scheduler here."),
-    "init": ("hpcresume.cli.init:command", "Begin: a job.yaml, a train.py and a batch script that run at once."),
+    "init": ("hpcresume.cli.init:command", "Begin: a job.yaml, a train.py and a script that run at once."),
     "inspect": ("hpcresume.cli.inspect:command", "Show what a generation holds: facts, tensors, values."),
     "launch": ("hpcresume.cli.launch:command", "Start, warn, watch and requeue the ranks of a batch job."),
+    "logs": ("hpcresume.cli.logs:command", "Show the logs of a run, stitched over its attempts."),
     "ls": ("hpcresume.cli.ls:command", "List the generations of a run."),
+    "minislurm": ("hpcresume.cli.minislurm:command", "Start a real Slurm of several nodes on this machine."),
     "render": ("hpcresume.cli.render:command", "Make the batch script of a job.yaml, or explain its values."),
+    "requeue": ("hpcresume.cli.requeue:command", "Start a run again that was held or has ended."),
+    "status": ("hpcresume.cli.status:command", "Tell what runs are doing and what happens next."),
     "submit": ("hpcresume.cli.submit:command", "Submit a job.yaml, by sbatch or submitit, after a preflight."),
     "verify": ("hpcresume.cli.verify:command", "Read every byte and compare it with its digest."),
+    "watch": ("hpcresume.cli.watch:command", "Watch a run until it is done or needs somebody."),
+    "why": ("hpcresume.cli.why:command", "Tell why each attempt of a run ended, with the evidence."),
 }
 """Verb → ("module:attribute", one line for `--help`). The module is imported when the verb is used."""
 

@@ -26,7 +26,6 @@ __all__ = [
     "json_option",
     "on_terminal",
     "printable",
-    "size",
 ]
 
 FOLDED = 24
@@ -183,18 +182,6 @@ def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> in
     widest = [max(len(row[i]) for row in [[c.title for c in columns], *rows]) for i in range(len(columns))]
     least = [min(w, FOLDED) if column.fold else w for column, w in zip(columns, widest, strict=True)]
     return sum(least) + 2 * (len(columns) - 1)
-
-
-def size(nbytes: int) -> str:
-    """Bytes for people, binary units: 1536 → "1.5 KiB"."""
-    if nbytes < 1024:
-        return f"{nbytes} B"
-    value = float(nbytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= 1024
-        if value < 1024 or unit == "TiB":
-            break
-    return f"{value:.1f} {unit}"
 
 
 def age(seconds: float) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import click
 
-from hpcresume.cli.output import on_terminal, size
+from hpcresume.cli.output import on_terminal
+from hpcresume.observe.figures import size
 from hpcresume.ops.verification import Progress
 
 __all__ = ["byte_progress"]

@@ -19,7 +19,8 @@ __all__ = ["command"]
 EPILOG = """\b
 Before anything is submitted: the run directory, the log's folder, the program, the environment, the image and
 the script are looked at, and the partition's limits where Slurm answers. What cannot be looked at is skipped
-and said. RUN/submit/ keeps the script and the job's number.
+and said. RUN/submit/ keeps the script and the job's number. Options after the -- go to sbatch; those that would
+undo the script, or that have a key of their own, are refused.
 
 \b
 Exit codes
@@ -53,14 +54,15 @@ def command(
     plan = plan_submission(load(path, sets).spec, options)
     if dry_run:
         return _show(plan, as_json)
-    _say_skipped(plan)
+    _say_noted(plan)
     done = submit_plan(plan, again=again, submit_function=_submit_function)
+    for note in done.notes:
+        click.echo(f"note: {printable(note)}", err=True)
     if as_json:
         echo_json({**asdict(done), "checks": [asdict(check) for check in plan.checks]})
         return 0
     click.echo(f"job {done.job_id}  run {printable(done.run)}")
-    if done.log is not None:
-        click.echo(f"log  {printable(done.log)}")
+    click.echo(f"log  {printable(done.log)}")
     for line in done.watch:
         click.echo(f"watch it:  {printable(line)}")
     return 0
@@ -75,14 +77,19 @@ def _show(plan: Plan, as_json: bool) -> int:
         click.echo(plan.script, nl=False)
         click.echo()
         columns = [Column("PREFLIGHT"), Column("OUTCOME"), Column("FOUND", fold=True)]
-        echo_table(columns, [[check.name, check.outcome, check.detail] for check in plan.checks])
+        wanting = ("failed", "noted")
+        hints = [f" (try: {check.hint})" if check.outcome in wanting else "" for check in plan.checks]
+        rows = zip(plan.checks, hints, strict=True)
+        echo_table(columns, [[check.name, check.outcome, check.detail + hint] for check, hint in rows])
     return 78 if plan.failed else 0
 
 
-def _say_skipped(plan: Plan) -> None:
+def _say_noted(plan: Plan) -> None:
     for check in plan.checks:
         if check.outcome == "skipped":
             click.echo(f"not checked: {check.name}: {printable(check.detail)}", err=True)
+        elif check.outcome == "noted":
+            click.echo(f"note: {printable(check.detail)} (try: {printable(check.hint)})", err=True)
 
 
 def _submit_function(spec: JobSpec) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpcresume.cli.output import echo_json, json_option, printable, size
+from hpcresume.cli.output import echo_json, json_option, printable
+from hpcresume.observe.figures import size
 
 if TYPE_CHECKING:
     from hpcresume.model import VerifyReport

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -47,11 +47,12 @@ class TorchRanks:
         with _typed("the start of torch.distributed"):
             if self._own:
                 dist.init_process_group("gloo")
-            self._group = dist.new_group(backend="gloo", timeout=timeout)
+            self._made: Any = dist.new_group(backend="gloo", timeout=timeout)
         self._rank, self._size = dist.get_rank(), dist.get_world_size()
         self._open_in = os.getpid()
-        # After a failure gloo's threads still run, and a process that ends under them dies of SIGABRT
-        # ("terminate called without an active exception"; seen in 7 of 30) instead of with its exit code.
+        # A process that ends while gloo's threads run may die of SIGABRT instead of with its exit code ("terminate
+        # called without an active exception"; seen in 7 of 30 after a failure, and rarely after a good end): a thread
+        # that frees the tensors of the last call needs the interpreter, which by then ends every thread that asks.
         atexit.register(self.close)
         self._nodes = number_nodes(self.allgather(node_name(os.environ).encode()))
 
@@ -88,11 +89,11 @@ class TorchRanks:
         check_root(root, self._size)
         length = torch.tensor([len(data)], dtype=torch.int64)
         with _typed("broadcast"):
-            dist.broadcast(length, root, group=self._group)
+            dist.broadcast(length, root, group=self._group())
             check_total("broadcast", int(length))
             buffer = _tensor(data) if self._rank == root else torch.empty(int(length), dtype=torch.uint8)
             if buffer.numel():
-                dist.broadcast(buffer, root, group=self._group)
+                dist.broadcast(buffer, root, group=self._group())
         return buffer.numpy().tobytes()
 
     def allgather(self, data: bytes) -> list[bytes]:
@@ -109,7 +110,7 @@ class TorchRanks:
         mine = _tensor(data.ljust(longest, b"\0"))
         everybody = [torch.empty_like(mine) for _ in range(self._size)]
         with _typed("all_gather"):
-            dist.all_gather(everybody, mine, group=self._group)
+            dist.all_gather(everybody, mine, group=self._group())
         return [each[:n].numpy().tobytes() for each, n in zip(everybody, lengths, strict=True)]
 
     def allreduce_max(self, values: Int64Vector) -> Int64Vector:
@@ -117,7 +118,7 @@ class TorchRanks:
         result = torch.from_numpy(np.array(values, dtype=np.int64))
         if result.numel():
             with _typed("all_reduce"):
-                dist.all_reduce(result, dist.ReduceOp.MAX, group=self._group)
+                dist.all_reduce(result, dist.ReduceOp.MAX, group=self._group())
         return np.asarray(result.numpy(), dtype=np.int64)
 
     def abort(self, code: int) -> NoReturn:
@@ -132,19 +133,29 @@ class TorchRanks:
     def close(self) -> None:
         """Collective. Destroy our group, and the default group if we made it; a second call does nothing.
 
-        Happens by itself when the process ends, and never in a forked child, which has no threads to end.
+        Happens by itself when the process ends, and never in a forked child, which has no threads to end. Torch only
+        forgets a group that is destroyed: its threads end with the last reference to it, so ours goes too.
         """
         atexit.unregister(self.close)
-        if self._open_in == os.getpid() and dist.is_initialized():
-            with contextlib.suppress(ValueError):  # the user destroyed all groups, and made others since
-                dist.destroy_process_group(None if self._own else self._group)
+        if self._open_in != os.getpid():
+            return
         self._open_in = -1
+        if dist.is_initialized():
+            with contextlib.suppress(ValueError):  # the user destroyed all groups, and made others since
+                dist.destroy_process_group(None if self._own else self._made)
+        self._made = None
+
+    def _group(self) -> Any:
+        """Our group. (None would mean the user's default group to torch.)"""
+        if self._made is None:
+            raise RanksError("these ranks are closed", where="gloo", hint="do it inside the session's block")
+        return self._made
 
     def _gather_lengths(self, length: int) -> list[int]:
         mine = torch.tensor([length], dtype=torch.int64)
         everybody = [torch.empty_like(mine) for _ in range(self._size)]
         with _typed("all_gather"):
-            dist.all_gather(everybody, mine, group=self._group)
+            dist.all_gather(everybody, mine, group=self._group())
         return [int(each) for each in everybody]
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 from hpcresume.config.job_leaves import Leaf, check_leaf, leaves
-from hpcresume.config.job_nodes import Node, Problem, parse_yaml, quoted
+from hpcresume.config.job_nodes import Node, Problem, as_node, parse_yaml, quoted
 from hpcresume.config.job_rules import broken_rules
 from hpcresume.config.job_sources import Given, from_environment, from_file, from_options
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.errors import ConfigError
 
-__all__ = ["LoadedJob", "Setting", "load_job", "read_job"]
+__all__ = ["LoadedJob", "Setting", "check_job", "load_job", "read_job"]
 
 
 _PARTNER = {"requeue.warning_lead": "resources.time", "command": "function"}
@@ -64,7 +64,8 @@ def load_job(path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str]
         data = path.read_bytes()
     except OSError as error:
         what = f"the job file cannot be read: {error.strerror}"
-        raise ConfigError(what, where=str(path), hint="hpcresume init makes one") from error
+        hint = f"name the file: {path / 'job.yaml'}" if path.is_dir() else "hpcresume init makes one"
+        raise ConfigError(what, where=str(path), hint=hint) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -90,6 +91,20 @@ def read_job(
     if root is None:
         raise _error(problems, name)
     layers = [from_file(root, problems), from_environment(environ or {}, problems), from_options(sets, problems)]
+    return _checked(layers, name, problems)
+
+
+def check_job(given: Mapping[str, Any], *, name: str = "the job") -> JobSpec:
+    """As `read_job`, for a description made in Python: the same keys, the same limits, the same words.
+
+    Raises:
+        ConfigError: something is wrong; every problem is in it with its key.
+    """
+    problems: list[Problem] = []
+    return _checked([from_file(as_node(given, name, problems), problems)], name, problems).spec
+
+
+def _checked(layers: list[Given], name: str, problems: list[Problem]) -> LoadedJob:
     spec, settings = _put_together(layers, name, problems)
     if problems:
         raise _error(problems, name)
@@ -99,18 +114,21 @@ def read_job(
 def _put_together(layers: list[Given], name: str, problems: list[Problem]) -> tuple[JobSpec, tuple[Setting, ...]]:
     values: dict[str, Any] = {}
     settings: list[Setting] = []
+    wrong: set[str] = set()
     where = {key: node.where for given in layers for key, node in given.items()}
     for leaf in leaves().values():
         for key in _keys_of(leaf, layers):
             said = [given[key] for given in layers if key in given]
             winner = said[-1] if said else Node(None, "default")
-            default = {} if leaf.mapping else leaf.default
+            default, before = {} if leaf.mapping else leaf.default, len(problems)
             value = default if winner.data is None else check_leaf(leaf, winner, key, problems)
+            if len(problems) > before:
+                wrong.add(key)  # the problem may name a place inside the value
             if winner.data is not None and not (leaf.mapping and key == leaf.path):
                 values[key] = value
             shown = msgspec.to_builtins(default) if winner.data is None else winner.plain()
             settings.append(Setting(key, shown, winner.where, tuple((n.where, n.plain()) for n in said[:-1])))
-    bad = {problem.key.partition("[")[0] for problem in problems}
+    bad = wrong | {problem.key.partition("[")[0] for problem in problems}
     if "function" in bad:
         bad.add("command")  # whether one of the two is given cannot be judged
     spec = _build(values, name, bad, problems)

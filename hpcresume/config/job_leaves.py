@@ -15,6 +15,7 @@ import msgspec
 
 from hpcresume.config.job_nodes import Node, Problem, quoted
 from hpcresume.config.job_spec import HIDDEN, JobSpec
+from hpcresume.config.job_words import form_hint, in_words, value_hint
 
 __all__ = ["Leaf", "check_leaf", "leaves", "nearest", "sections"]
 
@@ -22,9 +23,6 @@ _HIDDEN = re.compile(f"[{HIDDEN}]")
 _HIDDEN_IN_SHELL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _RAW_SHELL = "environment.before_commands"
 
-_WORDS = (("`", ""), ("Expected", "expected"), (" | null", ""), ("str |", "text |"), ("expected str", "expected text"),
-          ("array", "a list"), ("object", "a mapping"))  # fmt: skip
-"""From msgspec's words to those of people who write YAML."""
 _WITH_UNIT = frozenset(
     {"checkpoint.every", "requeue.warning_lead", "resources.mem", "resources.mem_per_cpu", "resources.time"}
 )
@@ -70,8 +68,11 @@ def sections() -> dict[str, tuple[str, ...]]:
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """The known name that is most like this one, or ""."""
-    return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.55)), "")
+    """The known name that is most like this one, or begins like it, or ""."""
+    names = {each.lower(): each for each in known}
+    begins = [each for each in names if len(name) > 2 and each.startswith(name.lower().rstrip("s"))]
+    close = [*difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.55), *begins]
+    return names[close[0]] if close else ""
 
 
 def check_leaf(leaf: Leaf, node: Node, key: str, problems: list[Problem]) -> Any:
@@ -104,7 +105,9 @@ def _check_texts(node: Node, key: str, problems: list[Problem]) -> None:
         bad = (_HIDDEN_IN_SHELL if key.startswith(_RAW_SHELL) else _HIDDEN).search(node.data)
         if bad:
             what = f"holds the control character U+{ord(bad[0]):04X}"
-            problems.append(Problem(node.where, key, what, "take it out; a value is one line of plain text"))
+            folded = node.data.endswith("\n") and not _HIDDEN.search(node.data[:-1])
+            hint = ">- instead of >" if folded else "take it out; a value is one line of plain text"
+            problems.append(Problem(node.where, key, what, hint))
         elif any("\ud800" <= c <= "\udfff" for c in node.data):
             problems.append(Problem(node.where, key, "is no valid UTF-8", "write it in UTF-8"))
 
@@ -121,12 +124,13 @@ def _problem(leaf: Leaf, node: Node, key: str, message: str, expected: Any) -> P
         what = f"{quoted(node.data)} is none of {', '.join(choices)}"
         return Problem(node.where, key, what, near)
     if "matching regex" in what:
-        return Problem(node.where, key, f"{quoted(node.data)} is not of the form wanted", leaf.description)
-    for before, after in _WORDS:
-        what = what.replace(before, after)
-    number = "str" in leaf.kinds and isinstance(node.data, bool | int | float)
-    hint = (leaf.description if leaf.path in _WITH_UNIT else "put it in quotes") if number else ""
-    return Problem(node.where, key, f"{what}, not {quoted(node.plain())}" if "got" not in what else what, hint)
+        hint = form_hint(leaf.path, str(node.data))
+        if node.data == "":
+            return Problem(node.where, key, "is empty", hint or "leave it out")
+        return Problem(node.where, key, f"{quoted(node.data)} is not of the form wanted", hint or leaf.description)
+    what = in_words(what)
+    hint = value_hint(leaf.kinds, node.plain(), leaf.description, has_unit=leaf.path in _WITH_UNIT)
+    return Problem(node.where, key, f"{what}, not {quoted(node.plain())}" if ", got " not in what else what, hint)
 
 
 def _choices(expected: Any) -> tuple[str, ...]:

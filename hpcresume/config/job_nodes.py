@@ -7,12 +7,15 @@ no text are refused; anchors and merge keys work. Knows nothing of what the valu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
-__all__ = ["Node", "Problem", "parse_yaml", "quoted"]
+from hpcresume.config.job_words import yaml_hint
+
+__all__ = ["Node", "Problem", "as_node", "parse_yaml", "quoted"]
 
 MOST_BYTES = 1 << 20
 MOST_NODES = 100_000
@@ -88,7 +91,8 @@ def parse_yaml(text: str, name: str, problems: list[Problem]) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        problems.append(Problem(at, "", f"no YAML: {error.problem or error.context}"))
+        said = f"{error.problem or error.context}"
+        problems.append(Problem(at, "", f"no YAML: {said}", yaml_hint(f"{said} {error.context}")))
         return None
     except yaml.reader.ReaderError as error:
         line, column = _line_and_column(text, error.position)
@@ -99,6 +103,31 @@ def parse_yaml(text: str, name: str, problems: list[Problem]) -> Node | None:
         problems.append(Problem(name, "", "nested too deeply"))
         return None
     return Node({}, name) if root is None else _Reader(name, problems).read(root, "", 0)
+
+
+def as_node(value: Any, where: str, problems: list[Problem], key: str = "", depth: int = 0) -> Node:
+    """The tree of a value made in Python, all of it standing in one place; what is no value of YAML stays as it is.
+
+    Args:
+        value: mappings, lists, tuples and scalars.
+        where: where all of it stands.
+        problems: what is wrong is added here.
+        key: of the value itself.
+        depth: how deep it lies.
+    """
+    if depth > DEEPEST:
+        problems.append(Problem(where, key.partition(".")[0], "nested too deeply"))
+        return Node(None, where)
+    if isinstance(value, Mapping):
+        strange = [name for name in value if not isinstance(name, str)]
+        problems += [Problem(where, key, f"a key must be text, not {quoted(name)}") for name in strange]
+        inner = {name: each for name, each in value.items() if isinstance(name, str)}
+        return Node(
+            {n: as_node(v, where, problems, f"{key}.{n}".lstrip("."), depth + 1) for n, v in inner.items()}, where
+        )
+    if isinstance(value, list | tuple):
+        return Node(tuple(as_node(v, where, problems, f"{key}[{i}]", depth + 1) for i, v in enumerate(value)), where)
+    return Node(value, where, str(value))
 
 
 def _line_and_column(text: str, position: int) -> tuple[int, int]:

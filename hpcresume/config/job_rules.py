@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
 from hpcresume.config.durations import parse_cadence, parse_duration
-from hpcresume.config.job_spec import JobSpec
-from hpcresume.config.slurm_options import option_key, parse_time_limit
+from hpcresume.config.job_spec import Checkpoint, JobSpec
+from hpcresume.config.job_variables import broken_variables
+from hpcresume.config.slurm_options import parse_time_limit, why_not
 from hpcresume.errors import ConfigError
 
 __all__ = ["Broken", "broken_rules"]
@@ -22,17 +23,29 @@ LONGEST_LEAD = 65535
 """Seconds: the most that sbatch's --signal takes (sbatch(1))."""
 _SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
 _PYTHON = re.compile(r"python(\d+(\.\d+)*)?")
-_READ_ONLY = frozenset({"BASHOPTS", "BASHPID", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
-"""Variables that bash does not let anyone set (bash(1))."""
-_HIDING = ("--cleanenv", "-e", "--containall", "-C", "--pid", "-p")
-"""Options of apptainer with which the ranks would see neither Slurm, nor MPI, nor us (apptainer-exec(1))."""
+_OF_TASK = re.compile(r"%[0-9]*[aj]")
+"""sbatch's patterns that differ from task to task (sbatch(1), FILENAME PATTERN): its number and its job's."""
+_HIDING = {
+    "cleanenv": "e", "contain": "c", "containall": "C", "ipc": "i", "net": "n", "pid": "p",
+}  # fmt: skip
+"""Options of apptainer, and their letters, with which the ranks would not see Slurm, MPI, us, or each other: an empty
+environment, a /dev and a /tmp of their own, own process numbers, own shared memory, own network (apptainer-exec(1))."""
+_FLAGS = re.compile(r"-([acefinpuwC]+)")
+"""Letters of apptainer that take no value and may stand together: -eC."""
+_BIND = re.compile(r"[^:]+(:[^:]+(:(ro|rw))?)?")
+"""`source[:destination[:ro|rw]]` (apptainer-exec(1), --bind); there is no escape for the colon."""
 
 
 def broken_rules(spec: JobSpec) -> Iterator[Broken]:
     """Every rule that this job breaks."""
-    for rule in (_program, _function, _torchrun, _texts, _warning, _memory, _gpus, _sbatch_options, _variables,
-                 _container):  # fmt: skip
+    for rule in (_name, _program, _function, _torchrun, _texts, _log, _fallback, _warning, _memory, _gpus,
+                 _sbatch_options, _variables, _container):  # fmt: skip
         yield from rule(spec)
+
+
+def _name(spec: JobSpec) -> Iterator[Broken]:
+    if spec.name in (".", ".."):
+        yield ("name", f"{spec.name!r} is a folder's name for itself or for the one above", "my-run")
 
 
 def _program(spec: JobSpec) -> Iterator[Broken]:
@@ -66,6 +79,9 @@ def _function(spec: JobSpec) -> Iterator[Broken]:
         yield ("starter", f"{spec.starter} starts commands; a function is started by submitit", "command:")
     if spec.container is not None:
         yield ("container", "a function cannot run in a container", "command:")
+    if spec.log is not None:
+        what = "is for commands; submitit keeps the logs of a function, one for each rank"
+        yield ("log", what, "leave it out: RUN/submitit/JOB_RANK_log.out and .err")
     if spec.resources.array is not None:
         yield ("resources.array", "is for commands; tasks of a function come from Python", "executor.map_array")
 
@@ -99,6 +115,34 @@ def _texts(spec: JobSpec) -> Iterator[Broken]:
     if spec.checkpoint.every is not None:
         yield from _parsed("checkpoint.every", parse_cadence, spec.checkpoint.every)
     yield from _parsed("requeue.warning_lead", parse_duration, spec.requeue.warning_lead)
+    for key, text in (("pause", spec.requeue.pause), ("exclude_for", spec.requeue.exclude_for),
+                      ("fallback.after_waiting", spec.requeue.fallback.after_waiting)):  # fmt: skip
+        if text is not None and not (text == "off" and key != "fallback.after_waiting"):
+            yield from _parsed(f"requeue.{key}", parse_duration, text)
+
+
+def _fallback(spec: JobSpec) -> Iterator[Broken]:
+    fallback = spec.requeue.fallback
+    conditions = (fallback.after_failures, fallback.after_preemptions, fallback.after_waiting)
+    named, conditional = fallback.partition or fallback.nodes, any(each is not None for each in conditions)
+    if named and not conditional:
+        key = "partition" if fallback.partition else "nodes"
+        yield (f"requeue.fallback.{key}", "never happens", "after_failures, after_preemptions or after_waiting")
+    if conditional and not named:
+        key = next(k for k in ("after_failures", "after_preemptions", "after_waiting") if getattr(fallback, k))
+        yield (f"requeue.fallback.{key}", "falls back to nothing", "name a partition, or fewer nodes")
+    if fallback.nodes is not None and fallback.nodes >= spec.resources.nodes:
+        yield ("requeue.fallback.nodes", f"is not fewer than resources.nodes ({spec.resources.nodes})", "fewer")
+
+
+def _log(spec: JobSpec) -> Iterator[Broken]:
+    """Tasks of an array run at the same time, and each attempt of each would write into one file."""
+    if spec.log is None or spec.resources.array is None or spec.log.startswith("/dev/"):
+        return
+    if not _OF_TASK.search(spec.log.replace("%%", "")):
+        path = PurePath(spec.log)
+        named = path.with_name(f"{path.stem}-%a{path.suffix}") if path.name else path / "%A_%a.out"
+        yield ("log", "all tasks of the array would write into this one file", str(named))
 
 
 def _parsed(key: str, parse: Callable[[str], object], text: str) -> Iterator[Broken]:
@@ -137,16 +181,14 @@ def _gpus(spec: JobSpec) -> Iterator[Broken]:
 
 def _sbatch_options(spec: JobSpec) -> Iterator[Broken]:
     for index, option in enumerate(spec.resources.options):
-        key = option_key(option)
-        if key is not None:
-            hint = f"the key {key}" if key else "leave it out"
-            yield (f"resources.options[{index}]", f"{option.partition('=')[0]} is not for here", hint)
+        reason = why_not(option)
+        if reason is not None:
+            what = f"{option.partition('=')[0]} is not for here: {reason[0]}"
+            yield (f"resources.options[{index}]", what, reason[1])
 
 
 def _variables(spec: JobSpec) -> Iterator[Broken]:
-    for name in spec.environment.variables:
-        if name in _READ_ONLY:
-            yield (f"environment.variables.{name}", "bash lets nobody set it", "leave it out")
+    yield from broken_variables(spec.environment.variables, frozenset(Checkpoint.__struct_fields__))
     if spec.environment.conda is not None and spec.environment.venv is not None:
         yield ("environment.venv", "conda and venv exclude each other", "one of them")
     if spec.environment.conda is not None and spec.environment.conda.startswith("-"):
@@ -160,13 +202,23 @@ def _container(spec: JobSpec) -> Iterator[Broken]:
     if spec.container is None:
         return
     for index, option in enumerate(spec.container.options):
-        if option.partition("=")[0] in _HIDING:
-            what = f"{option} hides Slurm, MPI and hpcresume from the ranks"
+        if _hides(option):
+            what = f"{option} hides Slurm, MPI, hpcresume or the other ranks from a rank"
             yield (f"container.options[{index}]", what, "leave it out")
     if spec.container.image.startswith("-"):
         yield ("container.image", "begins with a dash", "./" + spec.container.image)
     if re.search("[:,]", spec.run_directory):
         yield ("run", "apptainer takes : and , in a folder's name as separators", "runs/my-run")
     for index, bind in enumerate(spec.container.binds):
+        key = f"container.binds[{index}]"
         if "," in bind:
-            yield (f"container.binds[{index}]", "a comma begins another bind", "one bind an entry")
+            yield (key, "a comma begins another bind, so no folder's name may hold one", "one bind an entry")
+        elif not _BIND.fullmatch(bind):
+            yield (key, "is no bind; a folder's name may hold no colon", "/data, /data:/mnt or /data:/mnt:ro")
+
+
+def _hides(option: str) -> bool:
+    letters = _FLAGS.fullmatch(option)
+    if letters:
+        return bool(set(letters[1]) & set(_HIDING.values()))
+    return option.partition("=")[0].removeprefix("--") in _HIDING

@@ -85,7 +85,7 @@ def _unknown(path: str, where: str) -> Problem:
     near = nearest(name, sections().get(section, ()))
     if near:
         return Problem(where, shown, "unknown key", near)
-    elsewhere = [each for each in leaves() if each.rpartition(".")[2] == name]
+    elsewhere = [each for each in (*leaves(), *sections()) if each.rpartition(".")[2] == name]
     hint = elsewhere[0] if elsewhere else ", ".join(sections().get(section, ()))
     return Problem(where, shown, "unknown key", hint)
 
@@ -97,7 +97,9 @@ def from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Giv
     for name in sorted(each for each in environ if each.startswith(PREFIX)):
         leaf = known.get(name)
         if leaf is None:
-            near = nearest(name, [each.lower() for each in known])
+            last = name.removeprefix(PREFIX).lower()
+            ends = [variable_of(path) for path in leaves() if path.rpartition(".")[2] == last]
+            near = ends[0] if ends else nearest(name, [each.lower() for each in known])
             problems.append(Problem(f"${quoted(name)[1:-1]}", "", "belongs to no key", near.upper()))
         else:
             _text(leaf, leaf.path, environ[name], f"${name}", found, problems)

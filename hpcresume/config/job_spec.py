@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["Checkpoint", "Container", "Environment", "JobSpec", "Requeue", "Resources"]
+__all__ = ["Checkpoint", "Container", "Environment", "Fallback", "JobSpec", "Requeue", "Resources"]
 
 HIDDEN = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 """Characters that end a line or reorder what is shown (control, line separators, bidi): refused in every value."""
@@ -69,6 +69,20 @@ class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
+class Fallback(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to ask for when the run gets nowhere, and when that is."""
+
+    partition: Annotated[Text | None, Meta(description="Partition to go to.")] = None
+    nodes: Annotated[Count | None, Meta(description="With how few nodes to make do.")] = None
+    after_failures: Annotated[Count | None, Meta(description="After so many failures in a row without progress.")] = (
+        None
+    )
+    after_preemptions: Annotated[Count | None, Meta(description="After so many preemptions.")] = None
+    after_waiting: Annotated[Text | None, Meta(description="After so long in the queue, from the second start on.")] = (
+        None
+    )
+
+
 class Requeue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When and how the job comes back."""
 
@@ -78,6 +92,21 @@ class Requeue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Meta(description="Hold after so many ends that were no preemption."),
     ] = None
     max_crashes: Annotated[Count, Meta(description="Hold after so many crashes in a row without progress.")] = 3
+    when_held: Annotated[
+        Literal["stay", "end"], Meta(description="A held job stays in the queue, held, or ends with exit code 77.")
+    ] = "stay"
+    pause: Annotated[Text, Meta(description="Before the first restart after a crash; doubles, at most 1h; or off.")] = (
+        "1min"
+    )
+    exclude_for: Annotated[Text, Meta(description="How long to keep off a node that was lost; or off.")] = "12h"
+    exclude_most: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)], Meta(description="Keep off so many nodes at once at the most.")
+    ] = 4
+    max_micro_batches: Annotated[
+        Count, Meta(description="Into how many pieces to cut batches after want of memory, at the most.")
+    ] = 1
+    guard: Annotated[bool, Meta(description="Leave a second job behind this one, should Slurm lose it.")] = False
+    fallback: Annotated[Fallback, Meta(description="Other resources when the run gets nowhere.")] = Fallback()
     warning_lead: Annotated[Text, Meta(description="How long before the end the warning comes.")] = "5min"
     warning_signal: Annotated[Literal["USR1", "USR2"], Meta(description="Which signal warns.")] = "USR1"
 
@@ -117,7 +146,9 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kwargs: Annotated[dict[Name, Any], Meta(description="Keyword arguments of the function.")] = {}
     starter: Annotated[Literal["srun", "torchrun", "mpiexec"], Meta(description="What starts the ranks.")] = "srun"
     workers_per_node: Annotated[Count | None, Meta(description="Workers of each node's torchrun agent.")] = None
-    log: Annotated[Text | None, Meta(description="Log file, sbatch's %-patterns. Default: Slurm's own.")] = None
+    log: Annotated[
+        Text | None, Meta(description="Log file of a command, with sbatch's %-patterns. Default: slurm-JOB.out.")
+    ] = None
     resources: Annotated[Resources, Meta(description="What the job asks Slurm for.")] = Resources()
     checkpoint: Annotated[Checkpoint, Meta(description="How often, how many, how proved.")] = Checkpoint()
     requeue: Annotated[Requeue, Meta(description="When and how the job comes back.")] = Requeue()

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from hpcresume.emulate.filenames import file_name
 from hpcresume.emulate.jobs import Job
+from hpcresume.emulate.variables import SLURM_CONF
 
 __all__ = ["BatchError", "exit_status", "keep_script", "note", "start_batch"]
 
@@ -32,11 +33,11 @@ class BatchError(Exception):
 def keep_script(job: Job, spool: Path) -> Path:
     """Keep the script as it was submitted (0700): what happens to the user's file later changes nothing."""
     folder = spool / f"job{job.number:05d}"
-    folder.mkdir(mode=0o700)
     path = folder / "slurm_script"
-    data = job.request.script.encode("utf-8", errors="surrogateescape")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+    data = os.fsencode(job.request.script)
     try:
+        folder.mkdir(mode=0o700)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
     except OSError:
@@ -63,9 +64,19 @@ def start_batch(job: Job, environ: Mapping[str, str], *, append: bool) -> subpro
         directory = job.request.directory
         if not os.path.isdir(directory):
             text = f"couldn't chdir to `{directory}': No such file or directory: going to /tmp instead"
-            error.write(f"slurmstepd: error: {text}\n".encode(errors="surrogateescape"))
+            with contextlib.suppress(OSError):
+                error.write(f"slurmstepd: error: {text}\n".encode(errors="surrogateescape"))
             directory = "/tmp"  # noqa: S108
         return _spawn(job, environ, directory, (source, out, error))
+
+
+def _for_bash(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables, with which a bash that runs the script finds Slurm's stand-ins even after /etc/profile."""
+    first = job.request.script.split("\n", 1)[0].removeprefix("#!").split()
+    if "bash" not in (word.rpartition("/")[2] for word in first[:2]):
+        return dict(environ)
+    own = {"HPCRESUME_BASH_ENV": environ["BASH_ENV"]} if "BASH_ENV" in environ else {}
+    return {**environ, **own, "BASH_ENV": str(Path(environ[SLURM_CONF]).with_name("bash_env"))}
 
 
 def _spawn(
@@ -78,7 +89,7 @@ def _spawn(
                 stdin=streams[0],
                 stdout=streams[1],
                 stderr=streams[2],
-                env=dict(environ),
+                env=_for_bash(job, environ),
                 cwd=directory,
                 start_new_session=True,
             )
@@ -88,7 +99,8 @@ def _spawn(
                 time.sleep(0.002)
                 continue
             text = f"slurmstepd: error: execve(): {job.spool}: {os.strerror(number)}\n"
-            streams[2].write(text.encode())
+            with contextlib.suppress(OSError):
+                streams[2].write(text.encode())
             raise BatchError(text.strip(), number) from problem
     raise AssertionError("unreachable")
 

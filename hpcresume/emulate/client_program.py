@@ -13,12 +13,13 @@ __all__ = ["main"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import Any, TextIO
 
 
 def main(words: list[str]) -> int:
     """Play one command; return its exit code."""
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    _fill_streams()
     if TYPE_CHECKING:
         from hpcresume.emulate import wire
     else:
@@ -44,17 +45,38 @@ def main(words: list[str]) -> int:
     message = {"command": name, "words": words[2:], "cwd": cwd, "environ": dict(os.environ)}
     connection.sendall(wire.encode(message))
     while True:
-        answer = wire.receive(connection)
+        answer: dict[str, Any] | None = wire.receive(connection)
         if answer is None:
             sys.stderr.write(f"{name}: error: the emulated cluster has gone\n")
             return 1
-        if "stdin" in answer:
-            connection.sendall(wire.encode({"stdin": os.fsdecode(sys.stdin.buffer.read())}))
+        if "wanted" in answer:
+            connection.sendall(wire.encode(_script(answer["wanted"], cwd)))
             continue
         _write(sys.stdout, answer.get("out", ""))
         _write(sys.stderr, answer.get("err", ""))
         if "code" in answer:
             return int(answer["code"])
+
+
+def _fill_streams() -> None:
+    """What was closed (`srun … <&-`) becomes /dev/null, else the next file opened would be taken for a stream."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _script(wanted: dict[str, Any], cwd: str) -> dict[str, Any]:
+    """The batch script that sbatch asks for: found and read here, where /dev/stdin and FIFOs are the caller's."""
+    if TYPE_CHECKING:
+        from hpcresume.emulate import script_file
+    else:
+        import script_file
+
+    name = wanted["name"]
+    path = None if name is None else script_file.find(name, wanted["directory"], cwd)
+    return {"script": script_file.read(path), "path": path}
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import threading
@@ -21,16 +22,17 @@ from types import TracebackType
 
 from hpcresume.emulate import census
 from hpcresume.emulate.census import MARK
-from hpcresume.emulate.commands.call import Call
+from hpcresume.emulate.commands.call import Call, ScriptText
 from hpcresume.emulate.commands.sbatch import sbatch
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.dispatch import Dispatcher
 from hpcresume.emulate.home import Home
 from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.result import AttemptEnd
+from hpcresume.emulate.script_file import find, read
 from hpcresume.emulate.server import Server
 from hpcresume.emulate.settings import ClusterSettings
-from hpcresume.emulate.variables import SOCKET
+from hpcresume.emulate.variables import SLURM_CONF, SOCKET
 from hpcresume.errors import ConfigError, SlurmError
 from hpcresume.model import Emit, ignore_events
 
@@ -76,7 +78,7 @@ class Engine:
 
     def __init__(self, settings: ClusterSettings, emit: Emit = ignore_events, first: int | None = None) -> None:
         """Set everything up; `first` is the first job's number."""
-        self.home = Home(settings.name)
+        self.home = Home(settings.name, settings.slurm)
         try:
             self.controller = Controller(settings, self.home.place(), self.home.directory / "spool", emit, first)
             self.dispatcher = Dispatcher(self.controller, self.home.directory / "steps", self.home.mpiexec)
@@ -96,7 +98,7 @@ class Engine:
         """An environment in which Slurm's commands are those of this cluster."""
         kept = {k: v for k, v in outer.items() if not k.startswith(("SLURM_", "SBATCH_", "HPCRESUME_LAUNCH"))}
         path = f"{self.home.programs}{os.pathsep}{outer.get('PATH', os.defpath)}"
-        return {**kept, "PATH": path, SOCKET: str(self.home.socket)}
+        return {**kept, "PATH": path, SOCKET: str(self.home.socket), SLURM_CONF: str(self.home.configuration)}
 
     def end_jobs(self) -> None:
         """KILL all that runs."""
@@ -195,9 +197,14 @@ class EmulatedCluster:
         Raises:
             SlurmError: sbatch refuses it.
         """
-        call = Call("sbatch", ["--parsable", *map(str, words)], str(cwd or Path.cwd()), self.environ)
+        here = str(cwd or Path.cwd())
+        call = Call("sbatch", ["--parsable", *map(str, words)], here, self.environ)
         with self._lock:
             reply = sbatch(call, self.engine.controller)
+            if reply.wanted is not None:
+                path = None if reply.wanted.name is None else find(reply.wanted.name, reply.wanted.directory, here)
+                call = dataclasses.replace(call, script=ScriptText(read(path), path))
+                reply = sbatch(call, self.engine.controller)
         self.engine.server.wake()
         if reply.code:
             raise SlurmError(reply.err.strip())

@@ -26,6 +26,8 @@ from hpcresume.model import Emit, ignore_events
 
 __all__ = ["Controller"]
 
+_NO_SPACE = "sbatch: error: Batch job submission failed: I/O error writing script/environment to file\n"
+
 _TOP = 4294901760
 """The priority that the first job gets, the next one less (priority/basic)."""
 PATIENCE = 2.0
@@ -68,7 +70,7 @@ class Controller:
         limit = self._limit(request, partition)
         tasks: Sequence[int | None] = (None,) if request.array is None else request.array.tasks
         array = self._next if request.array is not None else None
-        made = []
+        made: list[Job] = []
         for task in tasks:
             job = Job(
                 self._number(), request, partition, time.time(), array=array, task=task,
@@ -77,7 +79,12 @@ class Controller:
             )  # fmt: skip
             job.priority = _TOP - len(self.jobs) - request.nice
             job.held = "JobHeldUser" if request.hold else ""
-            job.spool = keep_script(job, self._spool)
+            try:
+                job.spool = keep_script(job, self._spool)
+            except OSError:
+                for other in made:
+                    del self.jobs[other.number]
+                raise OptionError(_NO_SPACE) from None
             self.jobs[job.number] = job
             made.append(job)
         self.changed = True
@@ -163,7 +170,7 @@ class Controller:
 
     def set_down(self, node: Node, reason: str) -> None:
         """What scontrol update State=DOWN does: its jobs are ended as with a lost node, and come back."""
-        node.state, node.reason = "down", reason
+        node.state, node.reason, node.since = "down", reason, time.time()
         for job in self.jobs.values():
             if job.running and node.name in job.nodes:
                 self.runner.begin_end(job, EndedBy.NODE_FAILURE)
@@ -187,7 +194,7 @@ class Controller:
     def _schedule(self) -> None:
         now = time.time()
         self.changed = False
-        ready = [job for job in self._pending() if self._is_ready(job, now)]
+        ready = self._throttled([job for job in self._pending() if self._is_ready(job, now)])
         running = [job for job in self.jobs.values() if job.running]
         agenda = plan(ready, running, list(self.nodes.values()), now)
         for job, allocation in agenda.starts:
@@ -220,19 +227,28 @@ class Controller:
         if met is Met.WAITING:
             job.reason = "Dependency"
             return False
-        if job.array is not None and self._array_full(job):
-            job.reason = "JobArrayTaskLimit"
+        most = job.partition.limit
+        if most is not None and (job.limit is None or job.limit > most):
+            job.reason = "PartitionTimeLimit"
             return False
         return True
 
-    def _array_full(self, job: Job) -> bool:
-        most = job.request.array.limit if job.request.array is not None else 0
-        if not most:
-            return False
-        tasks = [other for other in self.jobs.values() if other.array == job.array]
-        running = sum(other.running for other in tasks)
-        before = sum(not t.running and not t.over and t.number < job.number and not t.held for t in tasks)
-        return running + before >= most
+    def _throttled(self, ready: Sequence[Job]) -> list[Job]:
+        """Those that an array's %N lets start: only tasks that run count against it, not such as cannot start yet."""
+        left: dict[int, int] = {}
+        chosen = []
+        for job in sorted(ready, key=lambda each: each.number):
+            plan, array = job.request.array, job.array
+            if plan is not None and array is not None and plan.limit:
+                if array not in left:
+                    running = sum(other.running and other.array == array for other in self.jobs.values())
+                    left[array] = plan.limit - running
+                if left[array] <= 0:
+                    job.reason = "JobArrayTaskLimit"
+                    continue
+                left[array] -= 1
+            chosen.append(job)
+        return chosen
 
     def _fates(self, job: Job, condition: Dependency) -> list[Fate]:
         if condition.kind == "singleton":

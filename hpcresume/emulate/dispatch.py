@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from hpcresume.emulate import stepd_program
 from hpcresume.emulate.census import ENGINE, MARK, TASK
-from hpcresume.emulate.commands.call import Call, Reply
+from hpcresume.emulate.commands.call import Call, Reply, ScriptText
 from hpcresume.emulate.commands.sacct import sacct
 from hpcresume.emulate.commands.sbatch import sbatch
 from hpcresume.emulate.commands.scancel import scancel
@@ -83,8 +84,8 @@ class Dispatcher:
         self._reply(connection, reply)
 
     def _reply(self, connection: Connection, reply: Reply) -> None:
-        if reply.wants_stdin:
-            connection.send(stdin=True)
+        if reply.wanted is not None:
+            connection.send(wanted=vars(reply.wanted))
         elif reply.wait_for:
             connection.send(out=reply.out, err=reply.err)
             self._waiting.append((connection, reply))
@@ -94,8 +95,8 @@ class Dispatcher:
     def _more(self, connection: Connection, message: dict[str, Any]) -> None:
         """The second message of a conversation: the script, a step's signal, or its end."""
         assert connection.asked is not None
-        if "stdin" in message:
-            call = _call({**connection.asked, "stdin": message["stdin"]})
+        if "script" in message:
+            call = dataclasses.replace(_call(connection.asked), script=ScriptText(message["script"], message["path"]))
             try:
                 self._run(connection, sbatch, call)
             except Exception as error:  # noqa: BLE001 - as in handle
@@ -130,7 +131,7 @@ class Dispatcher:
             connection.answer(err=f"srun: error: --mpi={plan.mpi}: {error.what}; try: srun --mpi=none\n", code=1)
             return
         job = plan.job
-        step = Step(len(job.steps), plan.name, plan.nodes, plan.tasks, time.time())
+        step = Step(len(job.steps), plan.name, plan.nodes, plan.tasks, time.time(), limit=plan.limit)
         job.steps.append(step)
         job.srun_pids.add(int(message.get("pid", 0)))
         assert connection.asked is not None
@@ -179,5 +180,4 @@ def _call(message: dict[str, Any]) -> Call:
         [str(word) for word in message.get("words", ())],
         str(message.get("cwd", "/")),
         {str(k): str(v) for k, v in message.get("environ", {}).items()},
-        message.get("stdin"),
     )

@@ -15,17 +15,37 @@ from pathlib import Path
 
 from hpcresume.emulate import client_program, keeper_program
 from hpcresume.emulate.census import MARK
+from hpcresume.emulate.leftovers import PREFIX, lock, sweep
 from hpcresume.emulate.variables import Place
 from hpcresume.io.mpiexec import find_mpiexec, open_mpi_variables
 
 __all__ = ["PROGRAMS", "Home"]
 
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 PROGRAMS = ("sacct", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 
 _STAND_IN = """\
 #!/bin/sh
 # Stands in for {name}, see {program}
 exec {python} -S -I {program} {name} {socket} "$@"
+"""
+_CONFIGURATION = """\
+# SLURM_CONF of an emulated cluster: real Slurm commands that find their way here stop at the next line.
+ThisIsAnEmulatedCluster=hpcresume
+"""
+_BASH_ENV = """\
+# Read by the bash of a batch script before its first line, after /etc/profile where it is a login shell.
+# The stand-ins stay on PATH whatever the script reads; programs that it starts see nothing of this file.
+{{
+  unset BASH_ENV
+  PATH={programs}:$PATH
+  trap {repair} DEBUG
+}} 2>/dev/null
+if [ "${{HPCRESUME_BASH_ENV+set}}" ]; then
+  export BASH_ENV="$HPCRESUME_BASH_ENV"
+  unset HPCRESUME_BASH_ENV
+  . "$BASH_ENV"
+fi
 """
 _QUICK_START = {} if "OMPI_MCA_btl" in os.environ else {"OMPI_MCA_btl": "^ofi"}
 """All ranks share this machine: looking for libfabric's networks only costs a second in every MPI_Init."""
@@ -45,20 +65,25 @@ _NOT_SLURM = {
 class Home:
     """Where a cluster lives, and the keeper that clears it away should we be killed."""
 
-    def __init__(self, cluster: str) -> None:
-        """Make everything.
+    def __init__(self, cluster: str, slurm: str) -> None:
+        """Make everything for a cluster of this name and version.
 
         Raises:
             OSError: there is no place for it.
         """
         self.token = secrets.token_hex(8)
-        self.directory = Path(tempfile.mkdtemp(prefix="hpcresume-emulate-"))
+        sweep(Path(tempfile.gettempdir()))
+        sweep(_SHARED_MEMORY)
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.shared_memory = _shared_memory_directory()
+        self._locks: list[int] = []
         self._mpiexec: tuple[list[str], dict[str, str]] | None = None
-        self._cluster = cluster
+        self._cluster, self._slurm = cluster, slurm
         self._alive = -1
         self._keeper: subprocess.Popen[bytes] | None = None
         try:
+            for directory in self._directories():
+                self._locks.append(lock(directory, self.token))
             self._build()
         except BaseException:
             self.close()
@@ -76,12 +101,18 @@ class Home:
             path = self.directory / "bin" / name
             path.write_text(_STAND_IN.format(name=name, **quoted), encoding="utf-8")
             path.chmod(0o700)
+        self.configuration.write_text(_CONFIGURATION, encoding="ascii")
+        programs = shlex.quote(str(self.programs))
+        # The redirection keeps it out of what `set -x` shows.
+        repair = f'{{ case ":$PATH:" in *:{programs}:*) ;; *) PATH={programs}:$PATH ;; esac; }} 2>/dev/null'
+        text = _BASH_ENV.format(programs=programs, repair=shlex.quote(repair))
+        self.configuration.with_name("bash_env").write_bytes(os.fsencode(text))
         self._watch()
 
     def _watch(self) -> None:
         """Start the keeper; it sees our end by the pipe that closes."""
         read, self._alive = os.pipe2(os.O_CLOEXEC)
-        directories = [str(self.directory), *([str(self.shared_memory)] if self.shared_memory else [])]
+        directories = [str(directory) for directory in self._directories()]
         words = [sys.executable, "-S", "-I", str(keeper_program.__file__), str(read), f"{MARK}={self.token}."]
         try:
             self._keeper = subprocess.Popen(
@@ -95,10 +126,18 @@ class Home:
         finally:
             os.close(read)
 
+    def _directories(self) -> list[Path]:
+        return [self.directory] if self.shared_memory is None else [self.directory, self.shared_memory]
+
     @property
     def socket(self) -> Path:
         """Where the controller listens."""
         return self.directory / "socket"
+
+    @property
+    def configuration(self) -> Path:
+        """A slurm.conf that is none; `bash_env` lies beside it."""
+        return self.directory / "slurm.conf"
 
     @property
     def programs(self) -> Path:
@@ -113,6 +152,8 @@ class Home:
             programs=self.programs,
             launch_parent=self.directory / "launch",
             cluster=self._cluster,
+            slurm=self._slurm,
+            configuration=self.configuration,
             mpi_environ={**_NOT_SLURM, **open_mpi_variables(), **self._mpi_places(), **_QUICK_START},
         )
 
@@ -148,14 +189,14 @@ class Home:
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
-        for directory in (self.directory, self.shared_memory):
-            if directory is not None:
-                shutil.rmtree(directory, ignore_errors=True)
+        for directory in self._directories():
+            shutil.rmtree(directory, ignore_errors=True)
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def _shared_memory_directory() -> Path | None:
     """A place of our own in /dev/shm for the ranks' shared segments, which outlive a kill -9."""
-    parent = Path("/dev/shm")  # noqa: S108
     with contextlib.suppress(OSError):
-        return Path(tempfile.mkdtemp(prefix="hpcresume-", dir=parent))
+        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=_SHARED_MEMORY))
     return None

@@ -73,5 +73,7 @@ def emulate(
 def batch_script(job: EmulatedJob) -> str:
     """What a good batch script does: `exec env --block-signal=USR1 … hpcresume launch -- COMMAND`."""
     shim = [sys.executable, "-S", "-I", str(SHIM), "--only-blocked", "--block", "USR1", "--block", "USR2", "--"]
-    supervisor = [sys.executable, "-m", "hpcresume", "launch", *job.launch_options, "--"]
+    # Nobody is there to release a held job, and nothing to wait for after a crash.
+    here = ["--when-held", "end", "--pause", "off"]
+    supervisor = [sys.executable, "-m", "hpcresume", "launch", *here, *job.launch_options, "--"]
     return f"#!/bin/sh\nexec {shlex.join([*shim, *supervisor, *job.command])}\n"

@@ -43,7 +43,7 @@ class Phase(enum.Enum):
 
 @dataclass
 class Step:
-    """One srun inside a job."""
+    """One srun inside a job; `limit` is how many seconds it may take, None when it has been ended for it."""
 
     number: int
     name: str
@@ -53,6 +53,7 @@ class Step:
     end: float | None = None
     exit_code: int = 0
     cancelled: bool = False
+    limit: float | None = None
 
 
 @dataclass

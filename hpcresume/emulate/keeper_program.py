@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-__all__ = ["main"]
+__all__ = ["end_marked", "main"]
 
 PATIENCE = 5.0
 
@@ -25,14 +25,19 @@ def main(words: list[str]) -> None:
     fd, mark = int(words[0]), os.fsencode(words[1])
     while os.read(fd, 64):
         pass
+    end_marked(mark)
+    for directory in words[2:]:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def end_marked(mark: bytes) -> None:
+    """KILL every process whose environment has the mark."""
     until = time.monotonic() + PATIENCE
     while (found := _marked(mark)) and time.monotonic() < until:
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-    for directory in words[2:]:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _marked(mark: bytes) -> list[int]:

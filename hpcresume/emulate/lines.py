@@ -18,10 +18,12 @@ _TEXTS = {
     "kill-node": "node {node} is lost: {processes} processes gone, after step {step}",
     "requeue-asked": "scontrol requeue",
     "end": "attempt {attempt} ended: {state}, exit code {exit_code}, {then} ({why})",
+    "note": "{text}",
     "pending": "in the queue again for {delay:g} s",
     "never-fired": "never came true: {entry}",
     "no-start": "the script did not start: {why}",
     "left-pending": "job {job} waits for ever: {reason}",
+    "trouble": "{why}; tried again",
     "over": "the job is over: {state} after {attempts} attempts (exit code {exit_code})",
 }
 

@@ -12,16 +12,16 @@ __all__ = ["Allocation", "Node", "Partition", "choose", "could_ever"]
 
 @dataclass
 class Node:
-    """A machine of the cluster; `used` counts the processors given away, `taken` the jobs that have it whole."""
+    """A machine of the cluster; `used` counts the processors given away, `since` is when it got its reason."""
 
     name: str
     cpus: int
     used: int = 0
     jobs: int = 0
-    taken: bool = False
     down_until: float = 0.0
     state: str = ""
     reason: str = ""
+    since: float | None = None
 
     def up(self, now: float) -> bool:
         """Can jobs start on it?"""
@@ -30,7 +30,7 @@ class Node:
     @property
     def free(self) -> int:
         """Processors that nobody has."""
-        return 0 if self.taken else max(0, self.cpus - self.used)
+        return max(0, self.cpus - self.used)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ class Allocation:
     nodes: tuple[str, ...]
     tasks: tuple[int, ...]
     cpus: tuple[int, ...] = field(default=())
-    whole: bool = False
 
 
 def choose(
@@ -148,4 +147,4 @@ def _spread(request: JobRequest, nodes: Sequence[Node], free: Mapping[str, int])
         node.cpus if request.exclusive else min(node.cpus, max(1, count) * request.cpus_of_a_task)
         for node, count in zip(nodes, tasks, strict=True)
     ]
-    return Allocation(tuple(node.name for node in nodes), tuple(tasks), tuple(cpus), request.exclusive)
+    return Allocation(tuple(node.name for node in nodes), tuple(tasks), tuple(cpus))

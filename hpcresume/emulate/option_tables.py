@@ -53,7 +53,7 @@ SQUEUE = table(
 account/A= all/a array/r array-unique clusters/M= expand-patterns federation format/o= Format/O= help hide
 iterate/i= job=  jobs/j= json=? licenses/L= local long/l me name/n= node= nodelist/w= nodes= noconvert noheader/h
 only-job-state partition/p= partitions= priority/P qos/q= reservation/R= sib sibling sort/S= start state= states/t=
-step/s= steps= usage user= users/u= verbose/v version/V yaml=?
+steps/s=? usage user= users/u= verbose/v version/V yaml=?
 """
 )
 """squeue(1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -19,13 +20,14 @@ from hpcresume.emulate.getopt_long import OptionError
 from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.request import JobRequest
 from hpcresume.emulate.result import AttemptEnd, EmulationResult, JobResult
-from hpcresume.emulate.sbatch_request import read_submission
+from hpcresume.emulate.sbatch_request import on_nodes_here, read_submission
 from hpcresume.emulate.settings import ClusterSettings
 from hpcresume.errors import ConfigError
 from hpcresume.model import Emit, Event, ignore_events
 
 __all__ = ["Play", "fitting", "play", "read_words"]
 
+HOSTS = Path("/etc/hosts")
 LIMIT_REACHED = "JobHeldMaxAttempts"
 Between = Callable[[AttemptEnd], None]
 
@@ -71,10 +73,8 @@ def fitting(request: JobRequest, settings: ClusterSettings, *, nodes: int | None
     at_once = 1
     if request.array is not None:
         at_once = min(request.array.limit or len(request.array.tasks), 4)
-    numbers = [int(name[1:]) for name in request.nodelist if name[1:].isdecimal()]
-    least = (
-        max(request.least_nodes * at_once, *(n + 1 for n in numbers), 1) if numbers else request.least_nodes * at_once
-    )
+    numbers = [int(name[1:]) for name in request.nodelist if re.fullmatch(r"n[0-9]{1,3}", name)]
+    least = max(request.least_nodes * at_once, *(number + 1 for number in numbers), 1)
     return dataclasses.replace(settings, nodes=nodes or least, cpus=cpus or max(2, tasks * request.cpus_of_a_task))
 
 
@@ -141,11 +141,14 @@ class _Stage:
         request = self._what.request
         if self._what.own_log:
             request = dataclasses.replace(request, output=str(self._engine.home.directory / "logs" / "output"))
+        request, strange = on_nodes_here(request, self._settings.names)
         try:
             first = self._engine.controller.submit(request)[0]
         except OptionError as error:
             raise ConfigError(error.text.strip(), where=self._what.request.command) from None
         self._first = first
+        for note in filter(None, (strange, _unresolved(request, self._settings.names[0]))):
+            self._tell("note", job=first.id, text=note)
         while not self._is_over():
             self._engine.turn()
             self._play_timetable(first)
@@ -251,6 +254,17 @@ class _Stage:
                 self._tell("left-pending", job=job.id, reason=job.reason)
         self._tell("over", job=first.id, state=result.state, attempts=len(first.attempts), exit_code=result.exit_code)
         return result
+
+
+def _unresolved(request: JobRequest, node: str) -> str:
+    """A note when the script may want to connect to a node by its name, as MASTER_ADDR often is, and cannot."""
+    if "show hostname" not in request.script:
+        return ""
+    with contextlib.suppress(OSError):
+        # Not asked of the resolver, which may wait for a server that is not there.
+        if any(node in entry.split()[1:] for entry in HOSTS.read_text(errors="replace").splitlines()):
+            return ""
+    return f"the script asks for its nodes' names, and {node} is no address here; {HOSTS} can say: 127.0.0.1 {node}"
 
 
 def _result(job: Job) -> JobResult:

@@ -5,9 +5,10 @@ Who is signalled is in `rules`; whose turn it is in `agenda`. One thread at a ti
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from hpcresume.emulate import census
@@ -77,6 +78,7 @@ class Runner:
         self._progress: dict[int, ProgressReader] = {}
         self._look_at = 0.0
         self._step_kills: list[tuple[float, Job, int]] = []
+        self._told: dict[int, str] = {}
 
     def _tasks_per_node(self, number: int) -> Sequence[int]:
         job = self._controller.jobs.get(number)
@@ -119,18 +121,24 @@ class Runner:
         job.attempt_start, job.next_at, job.ended_by = time.monotonic(), float("inf"), EndedBy.ITSELF
         job.warned_of_limit, job.steps, job.fired, job.counted = job.limit is None, [], [], False
         job.srun_pids = set()
-        place = self._place(job)
-        (place.launch_parent / "batch").mkdir(mode=0o700, parents=True, exist_ok=True)
-        # For an mpiexec that the script calls: it has as many slots here as the job has tasks.
-        (place.launch_parent / "hosts").write_text(f"localhost slots={job.ntasks}\n", encoding="ascii")
         self.tell("start", job, attempt=len(job.attempts) + 1, nodes=compress(job.nodes), ranks=job.ntasks,
                   output=job.output(), error=job.error(), title=job.request.name,
                   append=controller.settings.append if job.request.append is None else job.request.append)  # fmt: skip
         try:
+            place = self._furnished(job)
             job.batch = start_batch(job, batch_variables(job, place), append=controller.settings.append)
-        except BatchError as error:
+        except (BatchError, OSError) as error:
+            # A full disk or a missing folder is the end of this job, not of the cluster.
             self.tell("no-start", job, why=str(error))
-            self._conclude(job, error.code)
+            self._conclude(job, error.code if isinstance(error, BatchError) else 1)
+
+    def _furnished(self, job: Job) -> Place:
+        """The job's place with what must lie there."""
+        place = self._place(job)
+        (place.launch_parent / "batch").mkdir(mode=0o700, parents=True, exist_ok=True)
+        # For an mpiexec that the script calls: it has as many slots here as the job has tasks.
+        (place.launch_parent / "hosts").write_text(f"localhost slots={job.ntasks}\n", encoding="ascii")
+        return place
 
     # ---- deeds
 
@@ -164,7 +172,7 @@ class Runner:
         jobs = [j for j in controller.jobs.values() if j.running and name in j.nodes and j.phase is not Phase.ENDING]
         if not empty and not any(self._on_node(job, name) for job in jobs):
             return False
-        node.down_until, node.reason = float("inf"), "Not responding"
+        node.down_until, node.reason, node.since = float("inf"), "Not responding", time.time()
         for job in jobs:
             count = census.kill(lambda job=job: self._on_node(job, name))  # type: ignore[misc]
             self.tell("kill-node", job, node=name, processes=count, step=self.step_of(job))
@@ -265,16 +273,30 @@ class Runner:
         """Look after every running job once."""
         now = time.monotonic()
         self._kill_steps(now)
+        self._watch_steps()
         running = [job for job in self._controller.jobs.values() if job.running]
         ended = []
         for job in running:
             assert job.batch is not None
             if job.batch.poll() is None:
-                self._advance_one(job, now)
+                with self._trouble(job):
+                    self._advance_one(job, now)
             else:
                 ended.append(job)
         if ended and now >= self._look_at:
-            self._after_script(ended, now)
+            with self._trouble(ended[0]):
+                self._after_script(ended, now)
+
+    @contextlib.contextmanager
+    def _trouble(self, job: Job) -> Iterator[None]:
+        """What the system refuses for a moment, a descriptor for instance, is said once and tried again."""
+        try:
+            yield
+        except OSError as error:
+            text = str(error)
+            if self._told.get(job.number) != text:
+                self._told[job.number] = text
+                self.tell("trouble", job, why=text)
 
     def _kill_steps(self, now: float) -> None:
         for due in [each for each in self._step_kills if now >= each[0]]:
@@ -282,6 +304,18 @@ class Runner:
             _, job, step = due
             if job.running:
                 census.send([m for m in self.members(job) if m.step == step], (signal.SIGKILL,))
+
+    def _watch_steps(self) -> None:
+        """End the steps that take longer than their srun's --time."""
+        now = time.time()
+        for job in self._controller.jobs.values():
+            for step in job.steps if job.running else ():
+                if step.end is None and step.limit is not None and now >= step.start + step.limit:
+                    step.limit = None
+                    where, which = step.nodes[0], f"{job.number}.{step.number}"
+                    note(job, f"*** STEP {which} ON {where} CANCELLED AT {stamp(now)} DUE TO TIME LIMIT ***")
+                    self.signal_step(job, step.number, signal.SIGCONT)
+                    self.signal_step(job, step.number, signal.SIGTERM, ends=True)
 
     def _advance_one(self, job: Job, now: float) -> None:
         if job.phase is not Phase.ENDING and job.limit is not None:

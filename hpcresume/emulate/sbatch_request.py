@@ -6,26 +6,29 @@ those of the real program, watched on 22.05.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hpcresume.config.timetable import SignalPlan, parse_signal
+from hpcresume.emulate import script_file
+from hpcresume.emulate.commands.call import ScriptText, Wanted
 from hpcresume.emulate.getopt_long import OptionError, read_options
-from hpcresume.emulate.hostlist import expand
+from hpcresume.emulate.hostlist import compress, expand
 from hpcresume.emulate.option_tables import SBATCH, SBATCH_ENVIRON
 from hpcresume.emulate.request import ArrayPlan, JobRequest
 from hpcresume.emulate.script import check_script, directives
 from hpcresume.emulate.slurm_time import parse_begin, parse_limit
 from hpcresume.errors import ConfigError
 
-__all__ = ["Submission", "exported", "parse_array", "read_submission", "refused", "script_of", "whole"]
+__all__ = ["Submission", "exported", "on_nodes_here", "parse_array", "read_here", "read_submission", "refused", "whole"]
 
 MAX_ARRAY = 1001
 """MaxArraySize, slurm.conf(5): the highest index is one less."""
 _NO = "no-requeue"
+_HETEROGENEOUS = "heterogeneous jobs (hetjob, or : between options) are not known to the emulated cluster"
 _SHOWN = ("account", "qos", "comment", "constraint", "mem", "mem-per-cpu", "gres", "gpus", "gpus-per-node",
           "gpus-per-task", "reservation", "licenses", "mail-type", "mail-user", "wckey")  # fmt: skip
 _MEMORY = re.compile(r"[0-9]{1,15}[KMGTkmgt]?[bB]?")
@@ -48,37 +51,33 @@ def refused(text: str, code: int = 1) -> OptionError:
     return OptionError(f"sbatch: error: {text}\n", code)
 
 
-def script_of(words: Sequence[str], *, cwd: str, stdin: Callable[[], str]) -> tuple[str, str, list[str], str]:
+def read_here(wanted: Wanted) -> ScriptText:
+    """Read a script in this process, when nobody else is the caller of sbatch."""
+    path = None if wanted.name is None else script_file.find(wanted.name, wanted.directory, os.getcwd())
+    return ScriptText(script_file.read(path), path)
+
+
+def _script_of(
+    pairs: Sequence[tuple[str, str | None]], rest: Sequence[str], cwd: str, read: Callable[[Wanted], ScriptText]
+) -> tuple[str, str, list[str], str]:
     """The script's text, its path as shown, its arguments and the job's default name.
 
     Raises:
         OptionError: it cannot be read, or is none.
     """
-    pairs, rest = read_options(words, SBATCH, program="sbatch")
-    wrapped = next((value for name, value in reversed(pairs) if name == "wrap"), None)
-    if wrapped is not None:
+    values = dict(pairs)
+    if "wrap" in values:
         if rest:
             raise refused("Script arguments not permitted with --wrap option")
-        return f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{wrapped}\n", "(null)", [], "wrap"
-    if not rest:
-        return stdin(), "(null)", [], "sbatch"
-    path = _find(rest[0], cwd)
-    try:
-        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
-    except (OSError, ValueError):
-        raise refused(f"Unable to open file {rest[0]}") from None
-    return text, str(path), rest[1:], path.name
-
-
-def _find(name: str, cwd: str) -> Path:
-    """As sbatch, which looks in the current directory first, then on PATH."""
-    path = Path(cwd, name)
-    if "/" in name or path.is_file():
-        return path
-    for folder in os.get_exec_path():
-        if (found := Path(folder, name)).is_file():
-            return found
-    return path
+        return f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{values['wrap']}\n", "(null)", [], "wrap"
+    if ":" in rest[:1]:
+        raise refused(_HETEROGENEOUS)
+    found = read(Wanted(rest[0] if rest else None, os.path.normpath(os.path.join(cwd, values.get("chdir") or ""))))
+    if found.text is None:
+        raise refused(f"Unable to open file {rest[0] if rest else '/dev/stdin'}")
+    if found.path is None:
+        return found.text, "(null)", [], "sbatch"
+    return found.text, found.path, list(rest[1:]), found.path.rpartition("/")[2]
 
 
 def read_submission(
@@ -87,7 +86,7 @@ def read_submission(
     *,
     cwd: str,
     now: float,
-    stdin: Callable[[], str] = str,
+    read: Callable[[Wanted], ScriptText] = read_here,
 ) -> Submission:
     """Read one call of sbatch.
 
@@ -96,26 +95,35 @@ def read_submission(
         environ: its environment.
         cwd: its directory.
         now: unix seconds, for `--begin`.
-        stdin: reads the script when no file is named.
+        read: finds and reads the script, where there is one to be read.
 
     Raises:
         OptionError: as sbatch refuses it.
     """
-    text, shown, arguments, name = script_of(words, cwd=cwd, stdin=stdin)
+    given, rest = read_options(words, SBATCH, program="sbatch")
+    text, shown, arguments, name = _script_of(given, rest, cwd, read)
     check_script(text)
-    inside = read_options(directives(text), SBATCH, program="sbatch")[0] if "wrap" not in dict(_pairs(words)) else []
+    inside = [] if "wrap" in dict(given) else _directives(text)
     outside = [(option, environ[key]) for key, option in SBATCH_ENVIRON.items() if key in environ]
-    values = _merge(inside, outside, _pairs(words))
+    values = _merge(inside, outside, given)
     request = _request(values, environ, cwd=cwd, now=now, name=name)
-    request = JobRequest(**{**vars(request), "script": text, "command": " ".join([shown, *arguments]),
-                            "arguments": tuple(arguments)})  # fmt: skip
+    request = dataclasses.replace(
+        request, script=text, command=" ".join([shown, *arguments]), arguments=tuple(arguments)
+    )
     return Submission(
         request, "parsable" in values, "wait" in values, "quiet" in values, test_only="test-only" in values
     )
 
 
-def _pairs(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    return read_options(words, SBATCH, program="sbatch")[0]
+def _directives(text: str) -> list[tuple[str, str | None]]:
+    """The options of the script's #SBATCH lines."""
+    words = directives(text)
+    if "hetjob" in words or "packjob" in words:
+        raise refused(_HETEROGENEOUS)
+    pairs, rest = read_options(words, SBATCH, program="sbatch")
+    if rest:
+        raise refused(f"Invalid directive found in batch script: {rest[0]}", 255)
+    return pairs
 
 
 def _merge(*sources: Sequence[tuple[str, str | None]]) -> dict[str, str]:
@@ -148,8 +156,8 @@ def _request(values: Mapping[str, str], environ: Mapping[str, str], *, cwd: str,
         ntasks_per_node=_number(values, "ntasks-per-node"),
         cpus_per_task=_number(values, "cpus-per-task"),
         exclusive="exclusive" in values,
-        nodelist=_hosts(values.get("nodelist"), "nodelist"),
-        exclude=_hosts(values.get("exclude"), "exclude"),
+        nodelist=_hosts(values.get("nodelist")),
+        exclude=_hosts(values.get("exclude")),
         partition=values.get("partition", ""),
         time_limit=limit,
         unlimited="time" in values and limit is None,
@@ -228,11 +236,11 @@ def _open_mode(text: str | None) -> bool | None:
     return text == "append"
 
 
-def _hosts(text: str | None, option: str) -> tuple[str, ...]:
+def _hosts(text: str | None) -> tuple[str, ...]:
     try:
         return () if text is None else expand(text)
     except ValueError:
-        raise refused(f"Invalid --{option} specification", 255) from None
+        raise refused("Batch job submission failed: Invalid node name specified") from None
 
 
 def _nice(values: Mapping[str, str]) -> int:
@@ -249,6 +257,24 @@ def _check_memory(values: Mapping[str, str]) -> None:
     for name in ("mem", "mem-per-cpu", "mem-per-gpu"):
         if name in values and not _MEMORY.fullmatch(values[name]):
             raise refused(f"Invalid --{name} specification", 255)
+
+
+def on_nodes_here(request: JobRequest, names: Collection[str]) -> tuple[JobRequest, str]:
+    """The request without nodes that are not `names`, and a note that says so, "" without any.
+
+    A script that names nodes of its cluster shall run elsewhere too: as many nodes, whatever they are called.
+    """
+    strange = [name for name in (*request.nodelist, *request.exclude) if name not in names]
+    if not strange:
+        return request, ""
+    known = dataclasses.replace(
+        request,
+        nodelist=tuple(name for name in request.nodelist if name in names),
+        exclude=tuple(name for name in request.exclude if name in names),
+        nodes=request.least_nodes if request.nodelist else request.nodes,
+    )
+    listed = compress(dict.fromkeys(strange))
+    return known, f"no node of the emulated cluster is called {listed}: left out of --nodelist and --exclude"
 
 
 def parse_array(text: str) -> ArrayPlan:

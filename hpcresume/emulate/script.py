@@ -7,6 +7,7 @@ of the line; quotes and backslashes as in a shell, nothing expanded; a `#` that 
 from __future__ import annotations
 
 from hpcresume.emulate.getopt_long import OptionError
+from hpcresume.emulate.script_file import LONGEST
 
 __all__ = ["check_script", "directives"]
 
@@ -21,11 +22,20 @@ sbatch: error: instead of expected UNIX line breaks (\\n).
 """
 
 
+_NUL = """\
+sbatch: error: The Slurm controller does not allow scripts that
+sbatch: error: contain a NULL character '\\0'.
+"""
+_LONG = """\
+sbatch: error: Batch job submission failed: Pathname of a file, directory or other parameter too long
+"""
+
+
 def check_script(text: str) -> None:
     """Refuse what sbatch refuses before it reads any option.
 
     Raises:
-        OptionError: empty, no `#!`, or with DOS line ends.
+        OptionError: empty, no `#!`, with DOS line ends or zero bytes, or too long.
     """
     if not text:
         raise OptionError("sbatch: error: Batch script is empty!\n")
@@ -34,9 +44,11 @@ def check_script(text: str) -> None:
     if not text.startswith("#!"):
         raise OptionError(_NOT_A_SCRIPT)
     if "\0" in text:
-        raise OptionError("sbatch: error: The SLURM controller does not allow scripts that contain a NULL character.\n")
+        raise OptionError(_NUL)
     if "\r\n" in text:
         raise OptionError(_DOS)
+    if len(text) > LONGEST:
+        raise OptionError(_LONG)
 
 
 def directives(text: str) -> list[str]:

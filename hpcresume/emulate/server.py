@@ -115,7 +115,8 @@ class Server:
             os.write(self._wake_write, b"x")
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        # Without a descriptor left (EMFILE) the caller waits until there is one.
+        with contextlib.suppress(OSError):
             while True:
                 link, _ = self._listener.accept()
                 link.setblocking(False)

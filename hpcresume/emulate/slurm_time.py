@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-__all__ = ["limit_text", "parse_begin", "parse_limit", "stamp", "used_text"]
+__all__ = ["limit_text", "parse_begin", "parse_limit", "parse_past", "stamp", "used_text"]
 
 _LIMIT = re.compile(
     r"(?:(?P<days>[0-9]{1,5})-(?P<dh>[0-9]{1,5})(?::(?P<dm>[0-9]{1,5})(?::(?P<ds>[0-9]{1,5}))?)?"
@@ -13,7 +13,9 @@ _LIMIT = re.compile(
     r"|(?P<m>[0-9]{1,8})(?::(?P<ms>[0-9]{1,5}))?)"
 )
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
-_NOW_PLUS = re.compile(r"now(?:\+([0-9]{1,9})\s*([a-z]*))?")
+_NOW = re.compile(r"now(?:([+-])([0-9]{1,9})\s*([a-z]*))?")
+_DAYS = {"midnight": 0, "today": 0, "noon": 43200, "tomorrow": 86400}
+"""Words for times of this day, in seconds after its begin."""
 
 
 def parse_limit(text: str) -> float | None:
@@ -34,28 +36,46 @@ def parse_limit(text: str) -> float | None:
 
 
 def parse_begin(text: str, now: float) -> float:
-    """Unix seconds of a `--begin`: now, now+10minutes, HH:MM, 2026-01-20T12:34:00 (sbatch(1), --begin).
+    """Unix seconds of a `--begin`: now, now+10minutes, HH:MM, tomorrow, 2026-01-20T12:34:00 (sbatch(1), --begin).
 
     Raises:
         ValueError: no such form.
     """
-    match = _NOW_PLUS.fullmatch(text.strip().lower())
+    at, of_the_day = _moment(text.strip().lower(), now)
+    return at + 86400 if of_the_day and at < now else at
+
+
+def parse_past(text: str, now: float) -> float:
+    """Unix seconds of sacct's --starttime and --endtime: now-2hours, today, HH:MM of the last 24 hours, and so on.
+
+    Raises:
+        ValueError: no such form.
+    """
+    at, of_the_day = _moment(text.strip().lower(), now)
+    return at - 86400 if of_the_day and at > now else at
+
+
+def _moment(text: str, now: float) -> tuple[float, bool]:
+    """The time, and whether only the time of the day was given."""
+    match = _NOW.fullmatch(text)
     if match is not None:
-        unit = (match[2] or "second").rstrip("s") or "second"
+        unit = (match[3] or "second").rstrip("s") or "second"
         found = [length for name, length in _UNITS.items() if name.startswith(unit)]
-        if len(found) == 0:
+        if not found:
             raise ValueError(f"not a time: {text!r}")
-        return now + int(match[1] or 0) * found[0]
-    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d", "%H:%M", "%H:%M:%S"):
+        shift = int(match[2] or 0) * found[0]
+        return (now - shift if match[1] == "-" else now + shift), False
+    today = time.localtime(now)
+    if text in _DAYS:
+        return time.mktime((*today[:3], 0, 0, _DAYS[text], 0, 0, -1)), text in ("midnight", "noon")
+    for form in ("%Y-%m-%dt%H:%M:%S", "%Y-%m-%dt%H:%M", "%Y-%m-%d", "%m/%d/%y", "%H:%M", "%H:%M:%S"):
         try:
-            read = time.strptime(text.strip(), form)
+            read = time.strptime(text, form)
         except ValueError:
             continue
-        if form.startswith("%Y"):
-            return time.mktime(read)
-        today = time.localtime(now)
-        at = time.mktime((*today[:3], read.tm_hour, read.tm_min, read.tm_sec, 0, 0, -1))
-        return at if at >= now else at + 86400
+        if "%d" in form:
+            return time.mktime(read), False
+        return time.mktime((*today[:3], read.tm_hour, read.tm_min, read.tm_sec, 0, 0, -1)), True
     raise ValueError(f"not a time: {text!r}")
 
 

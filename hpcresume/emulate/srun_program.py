@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -18,12 +17,14 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any, BinaryIO, TextIO
 
     from hpcresume.emulate import wire
+    from hpcresume.emulate.srun_streams import Pipe, StandardInput, fill, is_null, ready_now, write_all
 else:
     import wire
+    from srun_streams import Pipe, StandardInput, fill, is_null, ready_now, write_all
 
 __all__ = ["main"]
 
@@ -58,15 +59,6 @@ def _nothing(_number: int, _frame: object) -> None:
     """A handler, so that the signal arrives at the wake-up descriptor."""
 
 
-class _Pipe:
-    """A labelled stream: where its lines go, whose they are, and what is no whole line yet."""
-
-    def __init__(self, target: int, rank: int) -> None:
-        self.target = target
-        self.rank = rank
-        self.rest = b""
-
-
 class _Task:
     """One task, seen through its slurmstepd."""
 
@@ -94,8 +86,8 @@ class _Step:
         self.terminated = False
         self.interrupted = -10.0
         self.files: dict[str, int] = {}
-        self.pipes: dict[int, _Pipe] = {}
-        self.stdin_writers: list[int] = []
+        self.pipes: dict[int, Pipe] = {}
+        self.stdin = StandardInput()
         self.helpers: list[subprocess.Popen[bytes]] = []
         self.helper_log: BinaryIO | None = None
         self.waiting: list[int] = []
@@ -161,10 +153,9 @@ class _Step:
         while not self._over():
             links = {t.link.fileno(): t for t in self.tasks if t.link is not None and t.status is None}
             listener = self.listener.fileno()
-            readers = [listener, self.wake, *links, *self.pipes, *([0] if self.stdin_writers else [])]
+            readers = [listener, self.wake, *links, *self.pipes, *([0] if self._hungry() else [])]
             timeout = 0.2 if self.kill_at is None else max(0.0, min(0.2, self.kill_at - time.monotonic()))
-            ready, _, _ = select.select(readers, [], [], timeout)
-            for item in ready:
+            for item in ready_now(readers, self.stdin.full(), timeout):
                 if item == listener:
                     self._welcome()
                 elif item == self.wake:
@@ -172,7 +163,9 @@ class _Step:
                 elif item in self.pipes:
                     self._pump(item)
                 elif item == 0:
-                    self._feed()
+                    self.stdin.feed()
+                elif item in self.stdin:
+                    self.stdin.pour(item)
                 else:
                     self._hear(links[item])
             if self.kill_at is not None and time.monotonic() >= self.kill_at:
@@ -181,7 +174,7 @@ class _Step:
             if self._helpers_failed():
                 break
         while self.pipes:
-            ready, _, _ = select.select([*self.pipes], [], [], 0.5)
+            ready = ready_now([*self.pipes], [], 0.5)
             if not ready:
                 break
             for item in ready:
@@ -262,14 +255,14 @@ class _Step:
         if not self.step["label"]:
             return own
         read, write = os.pipe()
-        self.pipes[read] = _Pipe(own, task.rank)
+        self.pipes[read] = Pipe(own, task.rank)
         close.append(write)
         return write
 
     def _file(self, task: _Task, pattern: str) -> int:
         letters = {**self.step["letters"], "t": str(task.rank), "n": str(task.index), "N": task.node,
                    "s": str(self.step["number"]), "J": self.step["id"]}  # fmt: skip
-        path = os.path.join(self.step["directory"], _fill(pattern, letters))
+        path = os.path.join(self.step["directory"], fill(pattern, letters))
         if path not in self.files:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if self.step["append"] else os.O_TRUNC)
             try:
@@ -290,30 +283,18 @@ class _Step:
             close.append(fd)
             return fd
         mine = wish is None or wish == "all" or int(wish) == task.rank
-        if len(self.tasks) == 1 and mine:
+        if len(self.tasks) == 1 and mine and not is_null(0):
             return 0
-        if not mine or os.path.samestat(os.fstat(0), os.stat(os.devnull)):
+        if not mine or is_null(0):
             fd = os.open(os.devnull, os.O_RDONLY)
             close.append(fd)
             return fd
-        read, write = os.pipe()
-        close.append(read)
-        self.stdin_writers.append(write)
-        return read
+        close.append(self.stdin.pipe())
+        return close[-1]
 
-    def _feed(self) -> None:
-        """What comes in goes to all tasks, once all are there."""
-        if any(task.link is None for task in self.tasks):
-            time.sleep(0.01)
-            return
-        data = os.read(0, 65536)
-        for fd in list(self.stdin_writers):
-            with contextlib.suppress(OSError):
-                if data:
-                    _write_all(fd, data)
-                    continue
-            os.close(fd)
-            self.stdin_writers.remove(fd)
+    def _hungry(self) -> bool:
+        """What comes goes to all tasks, once all are there."""
+        return self.stdin.hungry() and all(task.link is not None for task in self.tasks)
 
     def _pump(self, fd: int) -> None:
         """Lines of a task with its number before them."""
@@ -326,7 +307,7 @@ class _Step:
         width = len(str(len(self.tasks) - 1))
         out = b"".join(b"%*d: %b\n" % (width, pipe.rank, line) for line in lines)
         if out:
-            _write_all(pipe.target, out)
+            write_all(pipe.target, out)
         if data:
             pipe.rest = tail
         else:
@@ -431,33 +412,3 @@ _SIGNALS = {int(signal.SIGKILL): "Killed", int(signal.SIGTERM): "Terminated", in
 
 def _code(status: int) -> int:
     return 128 + (status & 127) if status & 127 else status >> 8
-
-
-def _fill(pattern: str, letters: Mapping[str, str]) -> str:
-    """File name pattern of srun; as `filenames.file_name`, which this program cannot import."""
-    text, at = "", 0
-    while at < len(pattern):
-        end = at + 1
-        if pattern[at] != "%":
-            text, at = text + pattern[at], end
-            continue
-        while end < len(pattern) and pattern[end].isdecimal():
-            end += 1
-        letter = pattern[end : end + 1]
-        if letter == "%":
-            text += "%"
-        elif letter in letters:
-            value = letters[letter]
-            text += value.zfill(min(int(pattern[at + 1 : end] or 0), 10)) if value.isdecimal() else value
-        else:
-            text += pattern[at : end + 1]
-        at = end + 1
-    return text
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except OSError:
-            return

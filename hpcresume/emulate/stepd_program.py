@@ -33,8 +33,11 @@ _FROM_MPI = ("PMIX_", "PMI_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI
 
 
 def main(words: list[str]) -> int:
-    """Run one task; return 0."""
-    link = wire.connect(words[0])
+    """Run one task; return 0, or 1 when there is no srun that wants it."""
+    try:
+        link = wire.connect(words[0])
+    except OSError:
+        return 1  # srun has gone, and has said why
     rank = int(words[1]) if len(words) > 1 else _rank()
     link.sendall(wire.encode({"task": rank}))
     streams = array.array("i")

@@ -11,26 +11,33 @@ from hpcresume.emulate.census import MARK, TASK
 from hpcresume.emulate.hostlist import compress
 from hpcresume.emulate.jobs import Job
 
-__all__ = ["SOCKET", "Place", "batch_variables", "short_counts"]
+__all__ = ["SLURM_CONF", "SOCKET", "Place", "batch_variables", "short_counts"]
 
 _OF_ANOTHER = (
     "SLURM", "SBATCH", "HPCRESUME_LAUNCH", "HPCRESUME_SUPERVISED", "HPCRESUME_NODE",
     "PMIX_", "PMI_", "OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "PRTE_LAUNCHED",
 )  # fmt: skip
 """Variables that say where the submitting process stood, if that was inside a job."""
+SLURM_CONF = "SLURM_CONF"
+"""Names a file that no real Slurm command can read, so that one that is installed never asks a real cluster."""
 SOCKET = "HPCRESUME_EMULATOR"
 """Path of the controller's socket: by it the stand-ins find their cluster."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the cluster lives: its socket, the stand-ins, the job's place for launch directories, and more."""
+    """Where the cluster lives: its socket, the stand-ins, the job's place for launch directories, and more.
+
+    `configuration` is what SLURM_CONF names.
+    """
 
     token: str
     socket: Path
     programs: Path
     launch_parent: Path
     cluster: str
+    slurm: str
+    configuration: Path
     mpi_environ: Mapping[str, str]
 
 
@@ -59,6 +66,7 @@ def batch_variables(job: Job, place: Place) -> dict[str, str]:
         "PATH": path,
         MARK: f"{place.token}.{job.number}",
         SOCKET: str(place.socket),
+        SLURM_CONF: str(place.configuration),
         "HPCRESUME_LAUNCH_PARENT": str(place.launch_parent),
         "HPCRESUME_LAUNCH_DIR": str(place.launch_parent / "batch"),
         "HPCRESUME_NODE": job.nodes[0],
@@ -85,7 +93,6 @@ def _allocation(job: Job, place: Place) -> dict[str, str]:
         "SLURM_JOB_NODELIST": names,
         "SLURM_JOB_NUM_NODES": str(len(nodes)),
         "SLURM_JOB_PARTITION": job.partition.name,
-        "SLURM_JOB_START_TIME": str(int(job.start or 0)),
         "SLURM_JOB_UID": user,
         "SLURM_JOB_USER": job.letters()["u"],
         "SLURM_LOCALID": "0",
@@ -97,9 +104,20 @@ def _allocation(job: Job, place: Place) -> dict[str, str]:
         "SLURM_SUBMIT_HOST": os.uname().nodename,
         "SLURM_TASKS_PER_NODE": short_counts(tasks),
         "SLURMD_NODENAME": nodes[0],
-        **({} if job.end is None else {"SLURM_JOB_END_TIME": str(int(job.end))}),
+        "SLURM_PRIO_PROCESS": "0",
+        "SLURM_TOPOLOGY_ADDR": nodes[0],
+        "SLURM_TOPOLOGY_ADDR_PATTERN": "node",
+        **_times(job, place),
         **({"SLURM_RESTART_COUNT": str(job.restarts)} if job.restarts else {}),
     }
+
+
+def _times(job: Job, place: Place) -> dict[str, str]:
+    """22.05 sets none of them."""
+    if place.slurm == "22.05":
+        return {}
+    end = {} if job.end is None else {"SLURM_JOB_END_TIME": str(int(job.end))}
+    return {"SLURM_JOB_START_TIME": str(int(job.start or 0)), **end}
 
 
 def _options(job: Job) -> dict[str, str]:
@@ -112,10 +130,19 @@ def _options(job: Job) -> dict[str, str]:
         found["SLURM_NTASKS_PER_NODE"] = str(request.ntasks_per_node)
     if request.cpus_per_task is not None:
         found["SLURM_CPUS_PER_TASK"] = str(request.cpus_per_task)
-    names = {"mem": "SLURM_MEM_PER_NODE", "mem-per-cpu": "SLURM_MEM_PER_CPU", "gpus": "SLURM_GPUS",
+    memory = {"mem": "SLURM_MEM_PER_NODE", "mem-per-cpu": "SLURM_MEM_PER_CPU"}
+    found |= {variable: _megabytes(request.shown[name]) for name, variable in memory.items() if name in request.shown}
+    names = {"gpus": "SLURM_GPUS",
              "gpus-per-node": "SLURM_GPUS_PER_NODE", "gpus-per-task": "SLURM_GPUS_PER_TASK",
              "account": "SLURM_JOB_ACCOUNT", "qos": "SLURM_JOB_QOS", "comment": "SLURM_JOB_COMMENT"}  # fmt: skip
     return found | {variable: request.shown[name] for name, variable in names.items() if name in request.shown}
+
+
+def _megabytes(text: str) -> str:
+    """`4G` → 4096; without a unit it is megabytes already. Kilobytes are rounded up."""
+    digits = text.rstrip("KMGTkmgtBb")
+    shift = {"K": -10, "G": 10, "T": 20}.get(text[len(digits) :][:1].upper(), 0)
+    return str(-(-int(digits) // 1024) if shift < 0 else int(digits) << shift)
 
 
 def _array(job: Job) -> dict[str, str]:

@@ -11,27 +11,24 @@ submitit pickles functions and results; nothing else here does. What happens at 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import json
 import os
 import signal
 import time
-import traceback
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.console import flush, tell
-from hpcresume.errors import ConfigError
+from hpcresume.errors import ConfigError, RunBusyError
 from hpcresume.integrations import submitit_slurm
-from hpcresume.integrations.submitit_place import Place, begin_again_locally, join_local_ranks, local_time_is_up
+from hpcresume.integrations.submitit_call import check_call, refuse_finished, takes_run
+from hpcresume.integrations.submitit_errors import reported, uncompleted, write_error
+from hpcresume.integrations.submitit_local import begin_again_locally, join_local_ranks, local_time_is_up
+from hpcresume.integrations.submitit_place import Place
 from hpcresume.integrations.submitit_signals import forget_pending, warnings_kept
-from hpcresume.io.durable import write_durably
 from hpcresume.launch.rendezvous import LAUNCH_DIR, Rendezvous
-from hpcresume.model import Cause, Decision
-from hpcresume.session import outcomes
 from hpcresume.session.outcomes import RunFinished, RunHeld, Stopped
+from hpcresume.session.part import newest_attempt
 from hpcresume.submit import submitit_jobs
 
 __all__ = ["Resumable", "submit"]
@@ -45,7 +42,7 @@ class Resumable:
 
     It is warned by whatever signal its executor warns with, stops after a commit, and goes on in the next attempt;
     its result is that of the attempt that finishes. An exception is reported as submitit reports it, and ends the
-    job. When the run was finished before, the result is the one that is there, or else None.
+    job, and so does `sys.exit`. When the run was finished before, the result is the one that is there, or else None.
 
     Args:
         function: called with what `submit` was given.
@@ -67,14 +64,20 @@ class Resumable:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; does not return when the attempt ends before the run."""
-        place = Place.here(os.environ)
-        kwargs = self._with_run(kwargs)
+        run = self._own_run()
+        if run is not None and "run" not in kwargs and takes_run(self.function):
+            kwargs = {**kwargs, "run": run}
+        with _variable(RUN, run):
+            return self._call(Place.here(os.environ), args, kwargs)
+
+    def _call(self, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not place.executor:
             return self.function(*args, **kwargs)
-        if place.executor == "local" and not place.supervised:
-            join_local_ranks(os.environ)
+        result = place.result_file()
+        if place.executor == "local" and not place.supervised and result is not None:
+            join_local_ranks(os.environ, result.parent)
         timeouts = _timeout_budget(place.preempt_signal)
-        with warnings_kept(place.preempt_signal, for_good=place.executor != "debug") as keeper, _last_words(place):
+        with warnings_kept(place.preempt_signal, for_good=place.executor != "debug") as keeper, reported(place):
             while True:
                 try:
                     return self._attempt(place, timeouts, args, kwargs)
@@ -91,28 +94,28 @@ class Resumable:
         """Like `executor.map_array(fn, ...)`, with a run of its own for each task: `run` with `-0`, `-1`, … behind it.
 
         Raises:
-            ConfigError: there is no `run`, which the tasks would have to share.
+            ConfigError: there is no `run`, which the tasks would have to share; the iterables are empty, or not of one
+                length; or the function does not take such arguments.
         """
         if self.run is None:
             raise ConfigError("the tasks need a run each", where="map_array", hint='hr.Resumable(train, run="runs/a")')
+        sets = submitit_jobs.argument_sets(iterables)
+        for arguments in sets:
+            check_call(self.function, arguments, {}, run=self.run, where="map_array")
+        return self._submit_each(executor, sets, {})
+
+    def _submit_each(self, executor: Any, sets: list[tuple[Any, ...]], kwargs: Mapping[str, Any]) -> list[Any]:
         with executor.batch():
-            return [
-                executor.submit(self._of_task(index), *arguments)
-                for index, arguments in enumerate(zip(*iterables, strict=True))
-            ]
+            return [executor.submit(self._of_task(index), *each, **kwargs) for index, each in enumerate(sets)]
 
     def _of_task(self, index: int) -> Resumable:
         task = Resumable(self.function, run=f"{self.run}-{index}")
         task._one_of_many = True
         return task
 
-    def _with_run(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if self.run is None:
-            return kwargs
+    def _own_run(self) -> str | None:
         task = "" if self._one_of_many else os.environ.get("SLURM_ARRAY_TASK_ID", "")
-        run = os.environ[RUN] = f"{self.run}-{task}" if task else self.run
-        takes = "run" not in kwargs and _takes_run(self.function)
-        return {**kwargs, "run": run} if takes else kwargs
+        return f"{self.run}-{task}" if self.run is not None and task else self.run
 
     def _attempt(self, place: Place, timeouts: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One attempt. Raises `_Again` when the next one begins in this process."""
@@ -121,13 +124,24 @@ class Resumable:
                 return self.function(*args, **kwargs)
             except RunFinished:
                 return _finished_before(place)
+            except RunBusyError as busy:
+                raise (busy if place.supervised else self._shared(busy)) from None
             except RunHeld as held:
-                raise (held if place.supervised else _uncompleted("the run is held: look at it first")) from None
+                raise (held if place.supervised else uncompleted("the run is held: look at it first")) from None
             except Stopped as stopped:
                 tell(f"hpcresume: {stopped.reason}; comes back from {stopped.generation or 'the start'}")
                 if not place.supervised:
                     _come_back(place, rendezvous, timeouts)
                 raise
+            except SystemExit as left:  # which submitit would take for an end without a word
+                raise uncompleted(f"the function called sys.exit({left.code!r})") from left
+
+    def _shared(self, busy: RunBusyError) -> RunBusyError:
+        """`executor.map_array(hr.Resumable(f, run=…), …)` gives all tasks one run: say what gives each its own."""
+        if self.run is None or self._one_of_many:
+            return busy
+        own = f"hr.Resumable({self.__name__}, run={self.run!r}).map_array(executor, …) gives each task a run of its own"
+        return RunBusyError(busy.what, where=busy.where, hint=f"{busy.hint}; for several tasks, {own}")
 
 
 class _Again(Exception):
@@ -151,18 +165,20 @@ def _come_back(place: Place, rendezvous: Rendezvous | None, timeouts: int | None
 
 
 def _come_back_in_slurm(place: Place, rendezvous: Rendezvous, timeouts: int | None) -> None:
+    end = submitit_slurm.EndSequence()
     if rendezvous.claimed() is None:
-        if submitit_slurm.wait_for_rank_0(place.result_file(0)):
-            raise _uncompleted("task 0 says why")
+        trouble = submitit_slurm.wait_for_rank_0(place.result_file(0), newest_attempt(), end)
+        if trouble:
+            raise uncompleted(trouble)
         raise SystemExit(0)
     reason = submitit_slurm.bring_back(rendezvous, timeouts)
     if reason:
-        error = _uncompleted(reason)
+        error = uncompleted(reason)
         # Slurm's pmix plugin ends the step with its first task that fails: the others report what is stored first.
-        _write_error(place, error)
+        write_error(place, error)
         time.sleep(submitit_slurm.OTHERS_SECONDS)
         raise error
-    submitit_slurm.await_end()
+    submitit_slurm.await_end(newest_attempt(), end)
     raise SystemExit(0)
 
 
@@ -175,60 +191,34 @@ def _finished_before(place: Place) -> None:
 
 
 @contextlib.contextmanager
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """An environment variable for the length of a block: what was there before comes back. None changes nothing."""
+    if value is None:
+        yield
+        return
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
 def _rendezvous(place: Place) -> Any:
     """The directory in which the session of rank 0 leaves what it claimed and decided, under Slurm without launch."""
     if place.executor != "slurm" or place.supervised:
         yield None
         return
     rendezvous = Rendezvous.create(None, {})
-    os.environ[LAUNCH_DIR] = str(rendezvous.directory)
     try:
-        yield rendezvous
+        with _variable(LAUNCH_DIR, str(rendezvous.directory)):
+            yield rendezvous
     finally:
-        os.environ.pop(LAUNCH_DIR, None)
         rendezvous.remove()
-
-
-@contextlib.contextmanager
-def _last_words(place: Place) -> Any:
-    """A rank that ends its peers cannot return to submitit: its exception is reported before."""
-
-    def report(error: BaseException) -> None:
-        if isinstance(error, Exception):
-            _hold(place, error)
-            _write_error(place, error)
-
-    outcomes.last_words = report
-    try:
-        yield
-    except Exception as error:
-        _hold(place, error)
-        raise
-    finally:
-        outcomes.last_words = None
-
-
-def _hold(place: Place, error: Exception) -> None:
-    """Tell the supervisor that the error is reported, and that another attempt is not wanted."""
-    directory = os.environ.get(LAUNCH_DIR)
-    if not place.supervised or not directory:
-        return
-    reason = f"{type(error).__name__} is reported to submitit: {error}"[:500]
-    facts = {"decision": Decision.HOLD.value, "reason": reason, "cause_hint": Cause.CRASH.value}
-    with contextlib.suppress(OSError):  # on another node than the supervisor's
-        write_durably(Path(directory) / "decision.json", json.dumps(facts).encode() + b"\n")
-
-
-def _write_error(place: Place, error: Exception) -> None:
-    """As submitit does it for an exception that reaches it (submitit/core/submission.py, process_job)."""
-    from submitit.core import utils
-
-    file = place.result_file()
-    if file is None:
-        return
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    with utils.temporary_save_path(file) as scratch:
-        utils.cloudpickle_dump(("error", text), scratch)
 
 
 def _timeout_budget(number: signal.Signals) -> int | None:
@@ -236,21 +226,6 @@ def _timeout_budget(number: signal.Signals) -> int | None:
     delayed = getattr(getattr(signal.getsignal(number), "__self__", None), "_delayed", None)
     left = getattr(delayed, "_timeout_countdown", None)
     return left if isinstance(left, int) else None
-
-
-def _takes_run(function: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
-    return "run" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def _uncompleted(reason: str) -> Exception:
-    """The words and the kind of error that submitit has for a job that stays unfinished: it is stored as the result."""
-    from submitit.core.utils import UncompletedJobError
-
-    return UncompletedJobError(f"Job not requeued because: {reason}.")
 
 
 def submit(
@@ -265,8 +240,9 @@ def submit(
 
     Args:
         spec: path of a job.yaml, the same as a dict (where `function` and the arguments may be Python objects), or
-            a `JobSpec`.
-        iterables: as for `map_array`: one job for each set of arguments, each with a run of its own.
+            a `JobSpec`. Where the function has a parameter `run`, or `**kwargs`, it is handed the run's directory.
+        iterables: as for `map_array`: one job for each set of arguments, each with a run of its own. They are the
+            positional arguments; the description's `kwargs` are common to all.
         cluster: "slurm", "local" or "debug"; None: Slurm where there is one, else this machine.
         folder: for submitit's files and logs; made private (0700), refused when it is somebody else's.
             Default: RUN/submitit.
@@ -275,12 +251,24 @@ def submit(
         submitit's job, or a list of them with `iterables`.
 
     Raises:
-        ConfigError: something in the description is wrong, or submitit is missing.
+        ConfigError: something in the description is wrong; the iterables are empty, not of one length, or given
+            together with `args`; the function does not take such arguments; the run, or with `iterables` every one
+            of them, is finished; or submitit is missing.
         RunDirectoryError: the folder is not ours alone.
+        SlurmError: sbatch refuses.
     """
     request = submitit_jobs.read_request(spec, cluster=cluster, folder=folder)
     task = Resumable(request.function, run=request.run)
     if not iterables:
+        check_call(request.function, request.args, request.kwargs, run=request.run)
+        refuse_finished([request.run], request.folder)
         return submitit_jobs.submit_one(request, task)
-    with submitit_jobs.prepared(request, array=True) as executor:
-        return task.map_array(executor, *iterables)
+    if request.args:
+        what = "positional arguments are in the description and in the lists, and each task has one set of them"
+        raise ConfigError(what, where="args", hint="a list for each of them, or kwargs for what all tasks share")
+    sets = submitit_jobs.argument_sets(iterables)
+    for arguments in sets:
+        check_call(request.function, arguments, request.kwargs, run=request.run)
+    refuse_finished([f"{request.run}-{index}" for index in range(len(sets))], request.folder)
+    with submitit_jobs.prepared(request, tasks=len(sets)) as executor:
+        return task._submit_each(executor, sets, request.kwargs)

@@ -16,10 +16,10 @@ Run by path; imports nothing of hpcresume, so that it works wherever torch does.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 __all__ = ["Courier", "agent_arguments", "exit_code", "main", "send", "workers_of"]
 
 SHIM = Path(__file__).resolve().parents[1] / "io" / "shim.py"
+SCRATCH = SHIM.with_name("scratch.py")
 PASSED_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP})
 LOOK_EVERY = 0.1
 """Seconds between looks for workers that are new since the warning."""
@@ -146,8 +147,21 @@ def main(words: list[str]) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(words)
     node = int(os.environ.get("SLURM_NODEID") or 0) if options.nodes > 1 else 0
-    with tempfile.TemporaryDirectory(prefix="hpcresume-agent-") as logs:
-        return _run(agent_arguments(options, node, logs))
+    logs = _scratch()
+    try:
+        return _run(agent_arguments(options, node, str(logs.path)))
+    finally:
+        logs.remove()
+
+
+def _scratch() -> Any:
+    """A directory that torch wants for logs; what killed agents left of theirs on this node goes at the same time."""
+    spec = importlib.util.spec_from_file_location("hpcresume_agent_scratch", SCRATCH)
+    assert spec is not None, "it is a Python file"
+    assert spec.loader is not None, "as above"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Scratch("hpcresume-agent-")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The only authority on where things lie in a run directory. Pure: touches no file."""
+"""The only authority on where things lie in a run directory. Lists directories; opens no file."""
 
 from __future__ import annotations
 
@@ -85,6 +85,14 @@ class AttemptPaths:
     def rank_ledger(self, rank: int) -> Path:
         """Events of a rank other than 0; exists only when there are any."""
         return self.root / f"ledger.{rank:05d}.jsonl"
+
+    def rank_decision(self, rank: int) -> Path:
+        """What a rank other than 0 has to say about the job; counts where rank 0 has decided nothing."""
+        return self.root / f"decision.{rank:05d}.json"
+
+    def rank_decisions(self) -> list[Path]:
+        """Of all ranks other than 0 that have left one."""
+        return sorted(self.root.glob("decision.[0-9]*.json"))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SHIM", "MarkedProcess", "end_marked", "marked_processes", "send_signal", "signal_masks", "start_time"]
+__all__ = [
+    "SHIM",
+    "MarkedProcess",
+    "end_marked",
+    "is_running",
+    "marked_processes",
+    "send_signal",
+    "signal_masks",
+    "start_time",
+]
 
 SHIM = Path(__file__).with_name("shim.py")
 """A program that sets the signal mask and more, then becomes another program; see there."""
@@ -64,6 +73,15 @@ def start_time(pid: int) -> str | None:
         return _stat(pid)[19]
     except (OSError, ValueError, IndexError):
         return None
+
+
+def is_running(pid: int, started: str) -> bool:
+    """Does this very process run, which started at that time? One that has ended and waits to be reaped does not."""
+    try:
+        stat = _stat(pid)
+        return stat[0] not in ("Z", "X") and stat[19] == started
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def send_signal(process: MarkedProcess, number: int) -> bool:

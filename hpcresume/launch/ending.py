@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from hpcresume.launch.barren import barren_starts, note_barren_start
-from hpcresume.launch.inbox import ENDING, take_signal
+from hpcresume.io.paths import RunPaths
+from hpcresume.launch.barren import barren_starts, note_barren_start, with_barren_starts
+from hpcresume.launch.comeback import Case, carry_out, put_back
+from hpcresume.launch.hands import Hands
+from hpcresume.launch.inbox import ENDING, await_ending
 from hpcresume.launch.journal import say
 from hpcresume.launch.memory import memory_kills, new_memory_kills
-from hpcresume.launch.options import Outcome
+from hpcresume.launch.options import LaunchOptions, Outcome
 from hpcresume.launch.records import committed_step, past_attempts, raised, rank_warnings
+from hpcresume.launch.rendezvous import Claimed
 from hpcresume.launch.supervisor import Supervisor
-from hpcresume.model import EXIT_COME_BACK, Cause, Decision
-from hpcresume.policy.budgets import PastAttempt
-from hpcresume.policy.cause import Ending, name_cause
-from hpcresume.policy.requeue import Verdict, decide
-from hpcresume.slurm.commands import Requeue, requeue
+from hpcresume.model import Cause, Decision
+from hpcresume.policy.budgets import PastAttempt, follows_a_hold
+from hpcresume.policy.cause import Evidence, name_cause
+from hpcresume.policy.requeue import decide, memory_ended, uncounted
+from hpcresume.slurm.environment import SlurmEnvironment
 
-__all__ = ["finish", "last_seconds"]
+__all__ = ["conclude", "finish", "last_seconds"]
 
 ASK_SECONDS = 8.0
 """How long the end of an attempt waits for Slurm's view of it."""
@@ -28,34 +33,78 @@ LEAVE_SECONDS = 1.0
 RESCUE_SECONDS = 3.0
 """From TERM until a job at its time limit is requeued in spite of ranks that still save; KILL comes after
 max(KillWait, 5) seconds (seen: 4.6)."""
-FAREWELL_SECONDS = 60.0
-"""How long to wait for the TERM that follows an accepted requeue."""
 
 
 def finish(supervisor: Supervisor) -> Outcome:
     """Decide what becomes of the job and do it."""
     _gather(supervisor)
-    ending = name_cause(supervisor.evidence)
-    past, committed = _history(supervisor)
-    verdict = decide(ending, supervisor.evidence, past, committed, supervisor.options.budgets)
-    _record(supervisor, ending, verdict, committed)
-    say(f"{ending.cause.value}: {ending.evidence[0]}")
-    if verdict.decision is Decision.COME_BACK:
-        _come_back(supervisor, verdict)
-    else:
-        say(f"{verdict.decision.value}: {verdict.reason} (exit code {verdict.exit_code})")
-    claimed, answer = supervisor.claimed, supervisor.requeued
+    case = conclude(
+        supervisor.options, supervisor.slurm, supervisor.claimed, supervisor.evidence, supervisor.journal.record
+    )
+    ending, verdict = case.ending, case.verdict
+    carried = carry_out(case, Hands(), supervisor.requeued)
+    if carried.leaving:
+        _await_end(supervisor)
     return Outcome(
         exit_code=verdict.exit_code,
         decision=verdict.decision.value,
         cause=ending.cause.value,
         reason=verdict.reason,
         evidence=ending.evidence,
-        run=str(claimed.run.root) if claimed is not None else None,
-        attempt=claimed.number if claimed is not None else None,
-        committed=committed,
-        requeued=answer is not None and answer.result is Requeue.ACCEPTED,
+        run=str(case.run.root) if case.run is not None and case.number is not None else None,
+        attempt=case.number,
+        committed=case.attempts[-1].committed,
+        requeued=carried.back,
+        held=carried.held,
+        resubmitted=carried.resubmitted,
     )
+
+
+def conclude(
+    options: LaunchOptions,
+    slurm: SlurmEnvironment,
+    claimed: Claimed | None,
+    evidence: Evidence,
+    record: Callable[..., Any],
+) -> Case:
+    """Name the cause, decide, and record both durably. Asks nobody: everything that is known is in the arguments and
+    in the files of the run.
+
+    Args:
+        options: what the user asked for.
+        slurm: the job.
+        claimed: the attempt, None when none was claimed.
+        evidence: all that is known of the end.
+        record: keeps an event in the journal.
+    """
+    ending = name_cause(evidence)
+    past, committed = _history(options, slurm, claimed)
+    verdict = decide(ending, evidence, past, committed, options.budgets)
+    this = PastAttempt(
+        attempt=claimed.number if claimed is not None else 0,
+        cause=ending.cause,
+        committed=committed,
+        decided=verdict.decision.value,
+        memory=memory_ended(ending, evidence),
+        released=follows_a_hold(past),
+        kept=verdict.keep and options.stay,
+    )
+    if claimed is None and (verdict.requeue or verdict.keep) and not note_barren_start(options.run, slurm, this):
+        verdict = uncounted(verdict, slurm.restart_count)
+    record("cause", cause=ending.cause.value, evidence=list(ending.evidence))
+    record("decision", decision=verdict.decision.value, reason=verdict.reason, requeue=verdict.requeue)
+    extra = {"memory": True} if this.memory else {}
+    record("ended", cause=ending.cause.value, exit_code=verdict.exit_code, committed=committed, **extra)
+    say(f"{ending.cause.value}: {ending.evidence[0]}")
+    if verdict.decision is Decision.DONE:
+        say(f"done: {verdict.reason} (exit code {verdict.exit_code})")
+    run = claimed.run if claimed is not None else _given_run(options)
+    return Case(options, slurm, run, claimed.number if claimed is not None else None, (*past, this), ending, evidence,
+                verdict, record)  # fmt: skip
+
+
+def _given_run(options: LaunchOptions) -> RunPaths | None:
+    return RunPaths(options.run) if options.run is not None else None
 
 
 def _gather(supervisor: Supervisor) -> None:
@@ -80,47 +129,19 @@ def _gather(supervisor: Supervisor) -> None:
     supervisor.evidence = replace(evidence, job=supervisor.desk.known)
 
 
-def _history(supervisor: Supervisor) -> tuple[tuple[PastAttempt, ...], int | None]:
-    claimed = supervisor.claimed
-    if claimed is None:
-        return barren_starts(supervisor.options.run, supervisor.slurm), None
+def _history(
+    options: LaunchOptions, slurm: SlurmEnvironment, claimed: Claimed | None
+) -> tuple[tuple[PastAttempt, ...], int | None]:
     try:
-        return past_attempts(claimed.run, claimed.number), committed_step(claimed.paths)
+        if claimed is not None:
+            past = past_attempts(claimed.run, claimed.number)
+            return with_barren_starts(past, claimed.run.root, slurm), committed_step(claimed.paths)
+        if options.run is None:
+            return barren_starts(None, slurm), None
+        return with_barren_starts(past_attempts(RunPaths(options.run)), options.run, slurm), None
     except OSError as error:
         say(f"the history of the run cannot be read: {error}")
-        return (), None
-
-
-def _record(supervisor: Supervisor, ending: Ending, verdict: Verdict, committed: int | None) -> None:
-    """All of it before the requeue, which kills us."""
-    journal = supervisor.journal
-    journal.record("cause", cause=ending.cause.value, evidence=list(ending.evidence))
-    journal.record("decision", decision=verdict.decision.value, reason=verdict.reason, requeue=verdict.requeue)
-    journal.record("ended", cause=ending.cause.value, exit_code=verdict.exit_code, committed=committed)
-    if supervisor.claimed is None and verdict.requeue:
-        note_barren_start(supervisor.options.run, supervisor.slurm, ending.cause)
-
-
-def _come_back(supervisor: Supervisor, verdict: Verdict) -> None:
-    say(verdict.reason)
-    if supervisor.slurm.job_id is None:
-        say(f"not under Slurm: run the same command again to go on (exit code {EXIT_COME_BACK})")
-    elif verdict.requeue and supervisor.options.requeue and _requeue(supervisor):
-        _await_end(supervisor)
-
-
-def _requeue(supervisor: Supervisor) -> bool:
-    """Ask Slurm to start the job again, once; True when it will."""
-    job_id = supervisor.slurm.job_id
-    if job_id is None or supervisor.requeued is not None:
-        return supervisor.requeued is not None and supervisor.requeued.result is Requeue.ACCEPTED
-    answer = supervisor.requeued = requeue(job_id)
-    supervisor.journal.record("requeue", result=answer.result.value, detail=answer.detail)
-    if answer.result is Requeue.ACCEPTED:
-        say(f"job {job_id} is back in the queue")
-        return True
-    say(f"requeue {answer.result.value}: {answer.detail}; submit the job again to go on (exit code {EXIT_COME_BACK})")
-    return False
+        return barren_starts(options.run, slurm), None
 
 
 def last_seconds(supervisor: Supervisor) -> None:
@@ -143,20 +164,15 @@ def last_seconds(supervisor: Supervisor) -> None:
 
 
 def _rescue(supervisor: Supervisor) -> None:
-    ending = name_cause(supervisor.evidence)
-    if ending.cause is not Cause.WALLTIME:
+    job_id, ending = supervisor.slurm.job_id, name_cause(supervisor.evidence)
+    if ending.cause is not Cause.WALLTIME or job_id is None:
         return
-    past, committed = _history(supervisor)
+    past, committed = _history(supervisor.options, supervisor.slurm, supervisor.claimed)
     if decide(ending, supervisor.evidence, past, committed, supervisor.options.budgets).requeue:
-        _requeue(supervisor)
+        supervisor.requeued = put_back(job_id, supervisor.journal.record, Hands())
 
 
 def _await_end(supervisor: Supervisor) -> None:
     """Slurm now ends the batch step. Leaving before would only race with it, unless its TERM has come already."""
-    if any(received.signal in ENDING for received in supervisor.evidence.signals):
-        return
-    until = time.monotonic() + FAREWELL_SECONDS
-    while (left := until - time.monotonic()) > 0:
-        taken = take_signal(left)
-        if taken is not None and (taken.number in ENDING or taken.number == signal.SIGINT):
-            return
+    if not any(received.signal in ENDING for received in supervisor.evidence.signals):
+        await_ending()

@@ -10,7 +10,10 @@ import signal
 import time
 from dataclasses import dataclass
 
-__all__ = ["ENDING", "WARNINGS", "Taken", "hold_signals", "take_signal"]
+__all__ = ["ENDING", "WARNINGS", "Taken", "await_ending", "hold_signals", "take_signal"]
+
+FAREWELL_SECONDS = 60.0
+"""How long to wait for the TERM that follows an accepted requeue."""
 
 WARNINGS = frozenset({signal.SIGUSR1, signal.SIGUSR2})
 """Time is short: passed on as they are; srun and Open MPI's mpiexec forward both to every rank."""
@@ -42,3 +45,12 @@ def take_signal(timeout: float) -> Taken | None:
     if taken is None or taken.si_signo == signal.SIGCHLD:
         return None
     return Taken(signal.Signals(taken.si_signo), time.time())
+
+
+def await_ending(seconds: float = FAREWELL_SECONDS) -> None:
+    """Wait for the scheduler's end sequence, or for Ctrl-C."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        taken = take_signal(left)
+        if taken is not None and (taken.number in ENDING or taken.number == signal.SIGINT):
+            return

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpcresume.io.paths import RunPaths
 from hpcresume.launch.ending import finish, last_seconds
-from hpcresume.launch.inbox import hold_signals
-from hpcresume.launch.journal import say
+from hpcresume.launch.gate import admit, fewer_tasks
+from hpcresume.launch.hands import Hands
+from hpcresume.launch.inbox import await_ending, hold_signals
 from hpcresume.launch.options import LaunchOptions, Outcome
 from hpcresume.launch.ranks import RunningRanks
-from hpcresume.launch.records import last_decision
-from hpcresume.launch.rendezvous import LAUNCH_DIR, RELEASE, SUPERVISED, Rendezvous
+from hpcresume.launch.rendezvous import LAUNCH_DIR, SUPERVISED, Rendezvous
 from hpcresume.launch.starter import Start, plan_start
 from hpcresume.launch.supervisor import Supervisor
-from hpcresume.model import EXIT_DONE, EXIT_HOLD, Decision
 from hpcresume.slurm.environment import SlurmEnvironment
 
 __all__ = ["plan", "supervise"]
+
+_EXPORT_ALL = {"SLURM_EXPORT_ENV": "ALL"}
+"""sbatch hands its own --export on to every srun in the job; with NONE the ranks would be without PATH and without us
+(sbatch(1), --export)."""
 
 
 def supervise(options: LaunchOptions, environ: Mapping[str, str]) -> Outcome:
@@ -28,16 +30,19 @@ def supervise(options: LaunchOptions, environ: Mapping[str, str]) -> Outcome:
         RunDirectoryError: there is no place for the launch directory.
     """
     hold_signals()
+    if options.fallback.nodes is not None:
+        environ = {**environ, **fewer_tasks(environ)}
     slurm = SlurmEnvironment.from_environ(environ)
-    refused = _refuse(options, slurm)
-    if refused is not None:
-        say(refused.reason)
-        return refused
+    admission = admit(options, slurm, Hands())
+    if admission.refused is not None:
+        if admission.refused.held:
+            await_ending()
+        return admission.refused
+    options = admission.options
     rendezvous = Rendezvous.create(options.run, environ)
     try:
-        released = {RELEASE: "1"} if options.release else {}
-        start = _plan(options, slurm, {**rendezvous.environ(), **released})
-        ranks = RunningRanks(start, {**environ, **start.environ}, quiet=options.quiet)
+        start = _plan(options, slurm, {**rendezvous.environ(), **admission.shared})
+        ranks = RunningRanks(start, {**environ, **_EXPORT_ALL, **start.environ}, quiet=options.quiet)
         supervisor = Supervisor(options, slurm, rendezvous, ranks, start.kind)
         while supervisor.turn():
             last_seconds(supervisor)
@@ -66,20 +71,3 @@ def _plan(options: LaunchOptions, slurm: SlurmEnvironment, shared: Mapping[str, 
         shared=shared,
         workers=options.workers,
     )
-
-
-def _refuse(options: LaunchOptions, slurm: SlurmEnvironment) -> Outcome | None:
-    """DONE first: a finished run never runs again. A held one only when a person says so."""
-    if options.run is None:
-        return None
-    run = RunPaths(options.run)
-    if run.done.exists():
-        return Outcome(
-            EXIT_DONE, Decision.DONE.value, reason=f"{run.root} is finished (DONE exists): nothing to start",
-            run=str(run.root),
-        )  # fmt: skip
-    # After 24.05 Slurm restarts a job that exits within a grace window, whatever its exit code says.
-    if slurm.restart_count and not options.release and last_decision(run) == Decision.HOLD.value:
-        why = f"{run.root} is held and Slurm started the job again by itself; look at it, then use --release"
-        return Outcome(EXIT_HOLD, Decision.HOLD.value, reason=why, run=str(run.root))
-    return None

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcresume.policy.budgets import Budgets
+from hpcresume.policy.fallback import Fallback
+from hpcresume.policy.pauses import Pauses
+from hpcresume.policy.suspects import Exclusion
 
 __all__ = ["LaunchOptions", "Outcome"]
 
@@ -22,6 +25,11 @@ class LaunchOptions:
         workers: ranks per node, for torchrun; None: one a GPU, else one.
         options: further options for srun or mpiexec.
         budgets: when to hold instead of coming back.
+        pauses: how long to wait after a crash without progress.
+        exclusion: how to keep off nodes that were lost.
+        fallback: what to ask for when the run gets nowhere.
+        stay: a held job stays in the queue, held; False: it ends with exit code 77.
+        guard: leave a second job in the queue, should the requeued one be lost before its script runs.
         requeue: ask Slurm to start the job again; False leaves it to exit code 75.
         release: start although the last attempt was held.
         quiet: the ranks' standard output goes to standard error.
@@ -34,6 +42,11 @@ class LaunchOptions:
     workers: int | None = None
     options: tuple[str, ...] = ()
     budgets: Budgets = field(default_factory=Budgets)
+    pauses: Pauses = field(default_factory=Pauses)
+    exclusion: Exclusion = field(default_factory=Exclusion)
+    fallback: Fallback = field(default_factory=Fallback)
+    stay: bool = True
+    guard: bool = False
     requeue: bool = True
     release: bool = False
     quiet: bool = False
@@ -53,6 +66,8 @@ class Outcome:
         attempt: its attempt, None when none was claimed.
         committed: newest step that the attempt committed, None without any.
         requeued: did Slurm accept to start the job again?
+        held: does the job stay in the queue until somebody releases it?
+        resubmitted: the number of the job that goes on instead, None without one.
     """
 
     exit_code: int
@@ -64,3 +79,5 @@ class Outcome:
     attempt: int | None = None
     committed: int | None = None
     requeued: bool = False
+    held: bool = False
+    resubmitted: str | None = None

@@ -10,11 +10,22 @@ from typing import Any
 
 from hpcresume.io.paths import AttemptPaths, RunPaths
 from hpcresume.launch.journal import append_line
-from hpcresume.model import Cause
+from hpcresume.model import Cause, Decision
 from hpcresume.policy.budgets import PastAttempt
 from hpcresume.policy.cause import Ending, Raised, SignalReceived
 
-__all__ = ["close_predecessor", "committed_step", "last_decision", "past_attempts", "raised", "rank_warnings"]
+__all__ = [
+    "close_predecessor",
+    "committed_step",
+    "last_decision",
+    "lost_node",
+    "nodes_of",
+    "past_attempts",
+    "raised",
+    "rank_warnings",
+    "requeue_accepted",
+    "was_released",
+]
 
 
 def committed_step(attempt: AttemptPaths) -> int | None:
@@ -52,6 +63,11 @@ def rank_warnings(attempt: AttemptPaths) -> tuple[SignalReceived, ...]:
     return tuple(found)
 
 
+def requeue_accepted(attempt: AttemptPaths) -> bool:
+    """Has Slurm agreed to start the job of this attempt again?"""
+    return any(line.get("result") == "accepted" for line in _named(attempt, "requeue"))
+
+
 def past_attempts(run: RunPaths, before: int | None = None) -> tuple[PastAttempt, ...]:
     """The attempts of a run (those before number `before`), the newest last."""
     numbers = [n for n in run.attempt_numbers() if before is None or n < before]
@@ -62,6 +78,43 @@ def last_decision(run: RunPaths) -> str:
     """What was decided after the newest attempt: "done", "come-back", "hold", or "" when nothing was."""
     past = past_attempts(run)
     return past[-1].decided if past else ""
+
+
+def was_released(run: RunPaths, number: int, *, by_hand: bool) -> bool:
+    """Has a person let the held run go on with attempt `number`?
+
+    A job that stays in the queue, held, starts for no other reason.
+
+    Args:
+        run: the run.
+        number: the attempt that has just begun.
+        by_hand: it was submitted anew, or with --release, and not started again by Slurm itself.
+    """
+    numbers = [n for n in run.attempt_numbers() if n < number]
+    before = _past(run.attempt(numbers[-1]), numbers[-1]) if numbers else None
+    return before is not None and before.decided == Decision.HOLD.value and (before.kept or by_hand)
+
+
+def lost_node(run: RunPaths, number: int) -> tuple[str, float] | None:
+    """The node that was lost under the attempt before `number` together with its supervisor, and when; else None."""
+    numbers = [n for n in run.attempt_numbers() if n < number]
+    if not numbers:
+        return None
+    before = run.attempt(numbers[-1])
+    ended, started = _named(before, "ended"), _named(before, "started")
+    if not ended or not started or ended[-1].get("told_by") != number:
+        return None
+    node, at = started[-1].get("node"), ended[-1].get("t")
+    if _as_cause(ended[-1].get("cause")) is not Cause.NODE_FAILURE or not isinstance(node, str):
+        return None
+    return (node, float(at)) if isinstance(at, int | float) else None
+
+
+def nodes_of(attempt: AttemptPaths) -> str:
+    """The nodes that an attempt ran on, in Slurm's compressed form; "" when not recorded."""
+    started = _named(attempt, "started")
+    nodes = started[-1].get("nodes") if started else None
+    return nodes if isinstance(nodes, str) else ""
 
 
 def close_predecessor(run: RunPaths, number: int, *, restarted_job: str | None) -> PastAttempt | None:
@@ -114,14 +167,22 @@ def _infer(attempt: AttemptPaths, same_job: bool) -> Ending:
 
 
 def _past(attempt: AttemptPaths, number: int) -> PastAttempt:
-    ended, decisions = _named(attempt, "ended", "cause"), _named(attempt, "decision")
-    cause = _as_cause(ended[-1].get("cause")) if ended else None
-    committed = ended[-1].get("committed") if ended else None
+    lines = list(_lines(attempt.supervisor))
+    by_name: dict[str, dict[str, Any]] = {line["event"]: line for line in lines}
+    ended: dict[str, Any] = next((line for line in reversed(lines) if line["event"] in ("ended", "cause")), {})
+    # `hpcresume requeue` adds a decision of its own for sessions; what was decided at the end stays what it was.
+    decided: dict[str, Any] = next(
+        (line for line in reversed(lines) if line["event"] == "decision" and not line.get("released")), {}
+    )
+    committed = ended.get("committed")
     return PastAttempt(
         attempt=number,
-        cause=cause or Cause.UNKNOWN,
+        cause=_as_cause(ended.get("cause")) or Cause.UNKNOWN,
         committed=committed if isinstance(committed, int) else committed_step(attempt),
-        decided=str(decisions[-1].get("decision") or "") if decisions else "",
+        decided=str(decided.get("decision") or ""),
+        memory=ended.get("memory") is True,
+        released="released" in by_name,
+        kept=by_name.get("held", {}).get("result") == "accepted",
     )
 
 

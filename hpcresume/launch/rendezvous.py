@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from hpcresume.errors import RunDirectoryError
 from hpcresume.io.durable import make_directory, remove_tree
 from hpcresume.io.paths import AttemptPaths, RunPaths
+from hpcresume.io.scratch import SETTLED, Scratch
 from hpcresume.model import Cause, Decision
 from hpcresume.policy.cause import SessionDecision
 
@@ -50,9 +52,10 @@ class Claimed:
 class Rendezvous:
     """One start's directory (0700)."""
 
-    def __init__(self, directory: Path, *, keep: bool) -> None:
+    def __init__(self, directory: Path, *, keep: bool = False, scratch: Scratch | None = None) -> None:
         self.directory = directory
         self._keep = keep
+        self._scratch = scratch
         self._claimed: Claimed | None = None
 
     @classmethod
@@ -69,8 +72,9 @@ class Rendezvous:
                 return cls(Path(tempfile.mkdtemp(prefix="launch-", dir=parent)), keep=True)
             if run is not None and RunPaths(run).run_json.exists():
                 make_directory(run / "launch")
-                return cls(Path(tempfile.mkdtemp(prefix="start-", dir=run / "launch")), keep=False)
-            return cls(Path(tempfile.mkdtemp(prefix="hpcresume-launch-")), keep=False)
+                return cls(Path(tempfile.mkdtemp(prefix="start-", dir=run / "launch")))
+            scratch = Scratch("hpcresume-launch-")
+            return cls(scratch.path, scratch=scratch)
         except OSError as error:
             where = str(error.filename or parent or run or tempfile.gettempdir())
             raise RunDirectoryError(f"no place for the launch directory: {error.strerror}", where=where) from error
@@ -89,16 +93,44 @@ class Rendezvous:
         return self._claimed
 
     def decision(self) -> SessionDecision | None:
-        """What the session decided; the attempt's own file is the authority, the copy here comes second."""
+        """What the session decided. Rank 0's file in the attempt is the authority; then come the other ranks', which
+        may lie on nodes that do not see our directory, and the copy in it.
+        """
         claimed = self.claimed()
-        facts = _read_object(claimed.paths.decision) if claimed is not None else {}
-        return _as_decision(facts) or _as_decision(_read_object(self.directory / "decision.json"))
+        places = [] if claimed is None else [claimed.paths.decision, *_of_ranks(claimed.paths)]
+        found = (_as_decision(_read_object(path)) for path in [*places, self.directory / "decision.json"])
+        return next((decision for decision in found if decision is not None), None)
 
     def remove(self) -> None:
         """Remove the directory unless somebody else looks into it. Never raises: it is only litter."""
-        if not self._keep:
+        if self._scratch is not None:
+            self._scratch.remove()
+        elif not self._keep:
             with contextlib.suppress(OSError):
                 remove_tree(self.directory)
+
+    def remove_older(self) -> None:
+        """Remove what earlier starts of the run left beside this directory, whose supervisors were killed.
+
+        Of those that had an attempt before ours: it is over, since ours could be claimed. Never raises.
+        """
+        claimed = self.claimed()
+        if claimed is None or self.directory.parent != claimed.run.root / "launch":
+            return
+        for each in self.directory.parent.glob("start-*"):
+            with contextlib.suppress(OSError):
+                attempt = _read_object(each / "session.json").get("attempt")
+                settled = time.time() - each.stat().st_mtime > SETTLED
+                if each != self.directory and settled and isinstance(attempt, int) and attempt < claimed.number:
+                    remove_tree(each)
+
+
+def _of_ranks(attempt: AttemptPaths) -> list[Path]:
+    """Listing the directory also makes an NFS client look for what another node has just put there."""
+    try:
+        return attempt.rank_decisions()
+    except OSError:
+        return []
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -12,16 +12,20 @@ import time
 from dataclasses import replace
 
 from hpcresume.io.durable import write_durably
+from hpcresume.io.outputs import output_files
 from hpcresume.launch.deadline import deadline_facts
 from hpcresume.launch.facts import FactsDesk, asker
 from hpcresume.launch.inbox import ENDING, WARNINGS, Taken, take_signal
 from hpcresume.launch.journal import Journal, say
 from hpcresume.launch.memory import memory_kills
+from hpcresume.launch.opening import open_record
 from hpcresume.launch.options import LaunchOptions
 from hpcresume.launch.ranks import RunningRanks, Warner
-from hpcresume.launch.records import close_predecessor, rank_warnings
+from hpcresume.launch.records import rank_warnings
 from hpcresume.launch.rendezvous import Claimed, Rendezvous
+from hpcresume.launch.siblings import stands_behind
 from hpcresume.policy.cause import Evidence, SignalReceived, name_cause
+from hpcresume.policy.job_facts import JobFacts
 from hpcresume.slurm.commands import RequeueAnswer
 from hpcresume.slurm.environment import SlurmEnvironment
 
@@ -54,7 +58,8 @@ class Supervisor:
         self.rendezvous = rendezvous
         self.ranks = ranks
         self.journal = Journal()
-        self.evidence = Evidence(restarts=slurm.restart_count)
+        behind = stands_behind(os.environ, slurm)
+        self.evidence = Evidence(restarts=slurm.restart_count, again=behind is not None)
         self.memory_before = memory_kills()
         self.desk = FactsDesk(asker(slurm))
         self.requeued: RequeueAnswer | None = None
@@ -66,8 +71,12 @@ class Supervisor:
             job_id=slurm.job_id,
             restart=slurm.restart_count,
             host=os.uname().nodename,
+            node=slurm.node_name,
+            nodes=slurm.node_list,
             pid=os.getpid(),
+            log=output_files(),
         )
+        self.desk.ask()  # a preemption may have begun before we could hear its warning
 
     def turn(self) -> bool:
         """Wait a moment for a signal or news and answer it; False once the ranks have ended."""
@@ -150,21 +159,27 @@ class Supervisor:
             self.journal.record("slurm", state=facts.state, reason=facts.reason, end=facts.end,
                                 preempted_at=facts.preempted_at)  # fmt: skip
             self._write_deadline()
+            if facts.being_preempted:
+                self._make_up_for_a_lost_warning(facts)
             if self.ending_since is not None:
                 self._name_cause_early()
 
+    def _make_up_for_a_lost_warning(self, facts: JobFacts) -> None:
+        """The warning came before we could listen, and the script's trap swallowed it: without us the ranks would
+        train on until the KILL.
+        """
+        if self._warner.warned or self.rendezvous.decision() is not None:
+            return
+        say("Slurm is preempting the job already; its warning came before this supervisor: the ranks are told")
+        self.journal.record("warning-lost", preempted_at=facts.preempted_at)
+        self.journal.record("forwarded", signal=signal.SIGUSR1.name)
+        self._warner.warn(int(signal.SIGUSR1))
+
     def _attach(self, claimed: Claimed) -> None:
         self._attached = True
-        self.journal.attach(claimed.paths.supervisor)
         self.evidence = replace(self.evidence, claimed=True)
-        restarted = self.slurm.job_id if self.slurm.restart_count > 0 else None
-        try:
-            before = close_predecessor(claimed.run, claimed.number, restarted_job=restarted)
-        except OSError as error:
-            say(f"the end of the attempt before cannot be recorded: {error}")
-            return
-        if before is not None:
-            self.journal.record("predecessor", attempt=before.attempt, cause=before.cause.value)
+        self.rendezvous.remove_older()
+        open_record(self.journal, claimed, self.slurm, release=self.options.release)
         self._write_deadline()
 
     def _name_cause_early(self) -> None:

@@ -14,17 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpcresume.errors import ConfigError
+from hpcresume.io import ports
+from hpcresume.slurm.commands import node_address
 from hpcresume.slurm.environment import SlurmEnvironment
 
 __all__ = ["AGENT", "agent_command", "free_port", "meeting_address", "srun_words", "worker_command", "workers_per_node"]
 
 AGENT = Path(__file__).resolve().parents[1] / "integrations" / "torchrun_agent.py"
 """The agent's program; its arguments are described there."""
-
-FIRST_PORT, PORTS = 15000, 16000
-"""The store's port is one of so many from the first: above those of services, below those that the kernel gives to
-outgoing connections (ip(7), ip_local_port_range: 32768 to 60999)."""
-TRIES = 200
 
 
 def agent_command(
@@ -37,7 +34,7 @@ def agent_command(
     """The command of one node's agent, the same on every node.
 
     Raises:
-        ConfigError: no port is free.
+        ConfigError: no port is free, or the first node cannot be found by the others.
     """
     nodes = slurm.nnodes or 1
     address = "127.0.0.1" if nodes == 1 else meeting_address(slurm)
@@ -98,14 +95,26 @@ def workers_per_node(environ: Mapping[str, str]) -> int:
 
 
 def meeting_address(slurm: SlurmEnvironment) -> str:
-    """A name of this node, the first of the job, under which the others find it.
+    """What the other nodes call this one, the first of the job: a name of its own, else the address Slurm uses.
 
-    A name that does not lead back to this machine (nodes that are only emulated have such) is of no use.
+    A name that does not lead back to this machine (nodes that are only emulated have such) is of no use, nor is one
+    that every machine has for itself.
+
+    Raises:
+        ConfigError: there is none, and 127.0.0.1 would send every node to itself.
     """
     for name in (slurm.node_name, socket.gethostname(), socket.getfqdn()):
-        if name and _is_ours(name):
+        if name and name.partition(".")[0] != "localhost" and _is_ours(name):
             return name
-    return "127.0.0.1"
+    address = node_address(slurm.node_name) if slurm.node_name else None
+    if address and _is_ours(address):
+        return address
+    tried = ", ".join(dict.fromkeys(filter(None, (slurm.node_name, socket.gethostname(), address))))
+    raise ConfigError(
+        f"the other nodes cannot be told where this one is: none of {tried} leads back to it",
+        where="--mpi torchrun",
+        hint="give this node a name in DNS or /etc/hosts that all nodes of the job know",
+    )
 
 
 def _is_ours(name: str) -> bool:
@@ -132,19 +141,4 @@ def free_port(slurm: SlurmEnvironment) -> int:
         ConfigError: none of those tried is free.
     """
     digits = (slurm.job_id or str(os.getpid())).replace("_", "")
-    first = int(digits) * 7 + slurm.restart_count * 131
-    for step in range(TRIES):
-        port = FIRST_PORT + (first + step * 17) % PORTS
-        if _is_free(port):
-            return port
-    raise ConfigError(f"none of {TRIES} ports is free for the agents' store", where="--mpi torchrun")
-
-
-def _is_free(port: int) -> bool:
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", port))
-    except OSError:
-        return False
-    return True
+    return ports.free_port(int(digits) * 7 + slurm.restart_count * 131, where="--mpi torchrun")

@@ -12,7 +12,7 @@ from hpcresume.model import Cause, Skipped
 from hpcresume.observe.ledger_reader import MetricRecord, Record, read_ledger, read_metrics, read_supervisor
 from hpcresume.observe.lines import JsonObject, read_json_object
 
-__all__ = ["AttemptFacts", "gather", "read_facts", "skipped_from"]
+__all__ = ["AttemptFacts", "gather", "read_facts", "skipped_from", "step_of_progress"]
 
 _STARTED = ("restored", "fresh-start")
 
@@ -80,7 +80,9 @@ def gather(
     saves = _named(ledger, "saved")
     generation = _start_generation(start, restored)
     first = parse_generation_name(generation)[0] if generation else 0  # type: ignore[index]
-    steps = [first, progress, *(m.step for m in metrics[-1:]), *(int(s.number("step")) for s in saves)]
+    # A value is logged while its step is being worked: where progress is known, it says which steps were finished.
+    logged = [m.step for m in metrics[-1:]] if not progress else []
+    steps = [first, progress, *logged, *(int(s.number("step")) for s in saves)]
     times = [record.t for record in (*ledger, *supervisor)] + [record.t for record in metrics]
     return AttemptFacts(
         attempt=attempt,
@@ -169,9 +171,12 @@ def _evidence(ledger: Sequence[Record], supervisor: Sequence[Record], decision: 
 
 
 def _progress(paths: AttemptPaths) -> int:
-    """The newest finished step, 0 when none is known (8 bytes, little endian, signed)."""
     try:
-        data = paths.progress.read_bytes()
+        return step_of_progress(paths.progress.read_bytes())
     except FileNotFoundError:
         return 0
-    return max(0, int(struct.unpack("<q", data[:8])[0])) if len(data) >= 8 else 0
+
+
+def step_of_progress(data: bytes | None) -> int:
+    """The newest finished step in a file of progress (8 bytes, little endian, signed); 0 when none is known."""
+    return max(0, int(struct.unpack("<q", data[:8])[0])) if data is not None and len(data) >= 8 else 0

@@ -35,9 +35,13 @@ _SOURCES: dict[str, Callable[[AttemptPaths], LineTail]] = {
 
 @dataclass
 class RunFollower:
-    """Looks at the files of all attempts of `run`; not for use by two threads at once."""
+    """Looks at the files of all attempts of `run`; not for use by two threads at once.
+
+    `sources` are those of interest: of a long run the metrics are by far the most.
+    """
 
     run: RunPaths
+    sources: tuple[str, ...] = ("session", "supervisor", "metrics")
     _tails: dict[tuple[int, str], LineTail] = field(default_factory=dict)
 
     def poll(self) -> list[Update]:
@@ -48,8 +52,8 @@ class RunFollower:
         """
         updates: list[Update] = []
         for number in self.run.attempt_numbers():
-            for source, opened in _SOURCES.items():
-                tail = self._tails.setdefault((number, source), opened(self.run.attempt(number)))
+            for source in self.sources:
+                tail = self._tails.setdefault((number, source), _SOURCES[source](self.run.attempt(number)))
                 updates.extend(_updates(number, source, tail))
         return sorted(updates, key=lambda update: update.t)
 

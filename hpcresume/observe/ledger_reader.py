@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,9 +30,15 @@ class Record:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def number(self, key: str, default: float = 0.0) -> float:
-        """A numeric field, or `default` when it is missing or no number."""
+        """A numeric field, or `default` when it is missing or no finite number."""
         value = self.fields.get(key)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else default
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return default
+        try:
+            number = float(value)
+        except OverflowError:
+            return default
+        return number if math.isfinite(number) else default
 
     def text(self, key: str) -> str:
         """A text field, or "" when it is missing or null."""
@@ -51,7 +58,7 @@ class MetricRecord:
 def as_record(line: JsonObject) -> Record | None:
     """One line of a ledger, or None when it has no time or no event."""
     t, event = line.get("t"), line.get("event")
-    if not isinstance(t, (int, float)) or not isinstance(event, str):
+    if not isinstance(t, (int, float)) or not isinstance(event, str) or not -1e12 < t < 1e12:
         return None
     fields = {key: value for key, value in line.items() if key not in ("t", "mono", "event")}
     return Record(float(t), event, fields)

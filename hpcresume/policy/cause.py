@@ -10,10 +10,21 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hpcresume.errors import RunError
 from hpcresume.model import EXIT_COME_BACK, EXIT_DONE, EXIT_HOLD, Cause, Decision
 from hpcresume.policy.job_facts import JobFacts
 
-__all__ = ["ENDS_JOB", "ChildExit", "Ending", "Evidence", "Raised", "SessionDecision", "SignalReceived", "name_cause"]
+__all__ = [
+    "ENDS_JOB",
+    "ChildExit",
+    "Ending",
+    "Evidence",
+    "Raised",
+    "SessionDecision",
+    "SignalReceived",
+    "directory_is_away",
+    "name_cause",
+]
 
 SOON_SECONDS = 1800.0
 """A warning this close to the time limit is taken as the limit's own. `--signal` allows up to 65535 s of lead,
@@ -113,6 +124,7 @@ class Evidence:
         out_of_memory: what shows that the kernel killed for memory.
         interrupted: somebody pressed Ctrl-C.
         restarts: how often Slurm had started the job before this attempt.
+        again: this is no beginning: a restart, or a job that was submitted to go on where another was lost.
     """
 
     claimed: bool = False
@@ -126,6 +138,7 @@ class Evidence:
     out_of_memory: tuple[str, ...] = ()
     interrupted: bool = False
     restarts: int = 0
+    again: bool = False
 
     @property
     def warning(self) -> SignalReceived | None:
@@ -190,10 +203,31 @@ def _interrupted(e: Evidence) -> Ending | None:
 
 
 def _memory(e: Evidence) -> Ending | None:
-    return Ending(Cause.OUT_OF_MEMORY, e.out_of_memory) if e.out_of_memory else None
+    if e.out_of_memory:
+        return Ending(Cause.OUT_OF_MEMORY, e.out_of_memory)
+    if e.decision is None and e.raised is not None and _wants_memory(e.raised):
+        return Ending(Cause.OUT_OF_MEMORY, (_said(e.raised),))
+    return None
+
+
+def _wants_memory(raised: Raised) -> bool:
+    """Python's own, numpy's and torch's errors by name; others (CUDA, XLA) say it in their message only."""
+    return raised.type in _MEMORY_ERRORS or "out of memory" in raised.message.lower()
+
+
+def directory_is_away(e: Evidence) -> bool:
+    """Could a job that trained before not begin this time, because of its run's directory (exit code 73)? Then the
+    filesystem is away, or another job of the run is still at work, and both pass.
+    """
+    asked = e.decision.exit_code if e.decision is not None else None
+    exited = e.child.code if e.child is not None else None
+    return not e.claimed and (e.again or e.restarts > 0) and RunError.exit_code in (asked, exited)
 
 
 def _stopped_for_storage(e: Evidence) -> Ending | None:
+    if directory_is_away(e):
+        said = e.decision.reason if e.decision is not None else f"exit code {RunError.exit_code}"
+        return Ending(Cause.STORAGE, (f"the run's directory, which was good before, could not be used: {said}",))
     if e.decision is not None and e.decision.cause_hint is Cause.STORAGE:
         return Ending(Cause.STORAGE, (f"the session stopped: {e.decision.reason}",))
     if e.decision is None and e.raised is not None and e.raised.type in _STORAGE_ERRORS:
@@ -208,8 +242,7 @@ def _raised(e: Evidence) -> Ending | None:
 
 
 def _preempted(e: Evidence) -> Ending | None:
-    when = next((job.preempted_at for job in e.job if job.preempted_at is not None), None)
-    if when is None or not (e.warning or _deliberate(e)):
+    if not any(job.being_preempted for job in e.job) or not (e.warning or _deliberate(e)):
         return None
     return Ending(Cause.PREEMPTED, ("Slurm has chosen the job for preemption (PreemptTime is set)",))
 
@@ -281,6 +314,7 @@ _RULES: tuple[Callable[[Evidence], Ending | None], ...] = (
     _died,
 )
 
+_MEMORY_ERRORS = frozenset({"MemoryError", "_ArrayMemoryError", "OutOfMemoryError"})
 _STORAGE_ERRORS = frozenset({"SaveError", "NoSpaceError", "DamagedError", "NoUsableGenerationError"})
 
 

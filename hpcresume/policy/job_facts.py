@@ -22,6 +22,11 @@ class JobFacts:
         end: when Slurm will end it. A preemption with grace moves this to now + GraceTime.
         preempted_at: PreemptTime, set once Slurm has chosen the job for preemption.
         down_nodes: those of the job's nodes that Slurm calls down.
+        partition: where it runs; of a waiting job perhaps several with commas.
+        excluded: ExcNodeList in Slurm's compressed form, "" when none.
+        required: ReqNodeList, likewise.
+        tasks: NumTasks; None when not said.
+        cpus: NumCPUs, while it runs those that it has.
         asked_at: our clock when Slurm answered.
     """
 
@@ -33,4 +38,16 @@ class JobFacts:
     end: float | None = None
     preempted_at: float | None = None
     down_nodes: tuple[str, ...] = ()
+    partition: str = ""
+    excluded: str = ""
+    required: str = ""
+    tasks: int | None = None
+    cpus: int | None = None
     asked_at: float = 0.0
+
+    @property
+    def being_preempted(self) -> bool:
+        """Has Slurm chosen this start of the job for preemption? 24.11 keeps an earlier start's PreemptTime (seen)."""
+        if self.preempted_at is None:
+            return False
+        return self.state != "RUNNING" or self.start is None or self.preempted_at >= self.start

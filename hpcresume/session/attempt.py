@@ -24,6 +24,7 @@ from hpcresume.console import tell
 from hpcresume.errors import CheckpointError, FormatVersionError, HpcresumeError, NoSpaceError, RunDirectoryError
 from hpcresume.io.durable import write_durably
 from hpcresume.io.files import files
+from hpcresume.io.outputs import output_files
 from hpcresume.io.paths import AttemptPaths, RunPaths
 from hpcresume.model import Cause, Decision, Emit, Event, ignore_events
 from hpcresume.policy.requeue import FINAL_CODES
@@ -171,7 +172,7 @@ def _announce(attempt: Attempt, holder: Holder) -> None:
     """Rank 0: the first events of the attempt, and where the supervisor finds it."""
     run, number = attempt.run, attempt.number
     fields = {"attempt": number, "world_size": attempt.ranks.size, "backend": attempt.ranks.backend}
-    attempt.emit(Event("claimed", {**fields, **asdict(holder)}))
+    attempt.emit(Event("claimed", {**fields, **asdict(holder), "log": output_files()}))
     _record_predecessor(attempt)
     _forget_refusal(attempt.environ)
     try:
@@ -191,10 +192,10 @@ def _record_predecessor(attempt: Attempt) -> None:
 
 def _decided(attempt: AttemptPaths) -> Any:
     """What the session of an attempt decided, None when it could not."""
-    try:
-        return json.loads(attempt.decision.read_bytes()).get("decision")
-    except (OSError, ValueError, AttributeError):
-        return None
+    for path in (attempt.decision, *attempt.rank_decisions()):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return json.loads(path.read_bytes()).get("decision")
+    return None
 
 
 def _stop_if_done(
@@ -254,10 +255,15 @@ def _restarted_though_held(run: RunPaths, slurm: SlurmEnvironment) -> bool:
 
 
 def _was_held(attempt: AttemptPaths) -> bool:
-    """What its supervisor decided counts (a budget is spent, say); where none came to that, what its session did."""
+    """What its supervisor decided counts (a budget is spent, say); where none came to that, what its session did.
+
+    A job that was left held in the queue starts only when somebody releases it: then it is held no longer.
+    """
     with contextlib.suppress(OSError):
         for line in reversed(attempt.supervisor.read_bytes().split(b"\n")):
             with contextlib.suppress(ValueError, AttributeError, RecursionError):
+                if b'"held"' in line and (facts := json.loads(line)).get("event") == "held":
+                    return bool(facts.get("result") != "accepted")
                 if b'"decision"' in line and (facts := json.loads(line)).get("event") == "decision":
                     return bool(facts.get("decision") == Decision.HOLD.value)
     return bool(_decided(attempt) == Decision.HOLD.value)

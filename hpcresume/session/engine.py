@@ -322,7 +322,7 @@ class Engine:
                 emit=self._emit_of_restore,
             )
             if restored.generation is None:
-                attempt.emit_once(Event("fresh-start", {"world_size": self._ranks.size}))
+                attempt.emit_once(Event("fresh-start", {"world_size": self._ranks.size, "total_steps": self.total}))
                 return None
             self._put_back(restored)
         self._report_restored(restored, time.monotonic() - began)
@@ -395,6 +395,7 @@ class Engine:
         fields = {
             "generation": generation.name,
             "step": generation.step,
+            "total_steps": self.total,
             "skipped": [vars(each) for each in restored.skipped],
             "seconds": seconds,
             "world_size_changed": generation.world_size != self._ranks.size,

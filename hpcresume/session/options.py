@@ -24,6 +24,8 @@ FROM_JOB = {
     "write_path": "HPCRESUME_CHECKPOINT_WRITE_PATH",
 }
 """Option → the variable in which a batch script made from job.yaml carries its checkpoint section."""
+MICRO_BATCHES = "HPCRESUME_MICRO_BATCHES"
+"""Set by `hpcresume launch --micro-batches`; absent: 1."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Options:
     save_failures: int
     reopen: bool
     signals: tuple[signal.Signals, ...]
+    micro_batches: int = 1
 
 
 def read_options(
@@ -76,6 +79,7 @@ def read_options(
         save_failures=_whole(save_failures, "save_failures", 0),
         reopen=bool(reopen),
         signals=signal_numbers(signals),
+        micro_batches=_micro_batches(),
     )
 
 
@@ -91,6 +95,12 @@ def check_total(total_steps: object) -> int:
 def _from_job(option: str, given: object) -> object:
     text = os.environ.get(FROM_JOB[option], "")
     return (int(text) if text.isascii() and text.isdecimal() and option == "keep" else text) or given
+
+
+def _micro_batches() -> int:
+    """What the supervisor says, after ends for want of memory."""
+    text = os.environ.get(MICRO_BATCHES, "1")
+    return _whole(int(text) if text.isascii() and text.isdecimal() else text, MICRO_BATCHES, 1)
 
 
 def _path(run: object) -> Path:

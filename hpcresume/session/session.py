@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -10,16 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from hpcresume import console
 from hpcresume.comm.last_resort import end_peers_on_uncaught_errors
 from hpcresume.errors import HpcresumeError, SessionOpenError, UsageError
-from hpcresume.model import Decision, Event
+from hpcresume.model import Event
 from hpcresume.policy.samples import SampleOrder
-from hpcresume.session import outcomes
-from hpcresume.session.attempt import Attempt, facts_of, open_attempt, refuse_to_launcher
+from hpcresume.session.attempt import Attempt, open_attempt, refuse_to_launcher, say
+from hpcresume.session.ddp import unsteady_buckets
 from hpcresume.session.engine import Engine
 from hpcresume.session.fetching import FetchOptions
+from hpcresume.session.leaving import leave_block
+from hpcresume.session.loop import Steps
 from hpcresume.session.options import check_total, read_options
+from hpcresume.session.part import remember_attempt
 from hpcresume.session.signals import SignalWatch
 from hpcresume.session.streams import Batches, check_dataset, check_stream_options, refuse_options
 from hpcresume.session.tracking import Tracked
@@ -104,7 +105,7 @@ class Session:
         self._watch: SignalWatch | None = None
         self._attempt: Attempt | None = None
         self._engine: Engine | None = None
-        self._steps: _Steps | None = None
+        self._steps: Steps | None = None
         self._pid = os.getpid()
 
     def __enter__(self) -> Session:
@@ -139,6 +140,7 @@ class Session:
 
     def _begin(self, foreign: list[str]) -> None:
         self._attempt = attempt = open_attempt(self._options, os.environ)
+        remember_attempt(attempt.paths, attempt.ranks.rank)
         if self._watch is not None and attempt.progress is not None:
             self._watch.beat = attempt.progress.beat
         self._engine = Engine(attempt, self._tracked, self._options, self._seen, self._watch)
@@ -157,8 +159,10 @@ class Session:
         """
         if os.getpid() != self._pid:  # a forked child that leaves through the block: nothing here is its own
             return
+        assert self._attempt is not None, "made in __enter__"
+        assert self._engine is not None, "made in __enter__"
         try:
-            self._leave(error)
+            leave_block(self._attempt, self._engine, self._steps, error)
         finally:
             self._tracked.close()
             self._disarm()
@@ -268,11 +272,14 @@ class Session:
             ConfigError: `total_steps` is no whole number from 1, or fewer than are finished already.
             UsageError: there is a loop already.
         """
-        self._opened()
+        attempt = self._opened()
         if self._steps is not None:
             raise UsageError("s.steps was called before", where="steps", hint="one loop a session")
         assert self._engine is not None, "made in __enter__"
-        self._steps = _Steps(self._engine, check_total(total_steps))
+        self._steps = Steps(self._engine, check_total(total_steps))
+        unsteady = unsteady_buckets()
+        if unsteady:
+            say(attempt.ranks, unsteady)
         return self._steps
 
     def poll(self, *, collective: bool = False) -> bool:
@@ -357,6 +364,16 @@ class Session:
         """Name of the generation this attempt began from; None before the loop, or from nothing."""
         return self._engine.generation if self._engine is not None else None
 
+    @property
+    def micro_batches(self) -> int:
+        """Into how many pieces to cut each batch of this rank, one after the other, with the gradients added up.
+
+        1, until an attempt ends for want of memory and the job allows more (`hpcresume launch --micro-batches MOST`, or
+        `requeue.max_micro_batches` in job.yaml): then twice as many in each further attempt. The same on all ranks.
+        Weighted by their sizes the pieces give the gradient of the whole batch, but for rounding.
+        """
+        return self._options.micro_batches
+
     def _arm(self) -> list[str]:
         if not self._options.signals:
             return []
@@ -387,107 +404,3 @@ class Session:
                 where=str(self._options.run),
                 hint="for step in s.steps(total_steps): ...",
             )
-
-    def _leave(self, error: BaseException | None) -> None:
-        engine, attempt = self._engine, self._attempt
-        assert engine is not None, "made in __enter__"
-        assert attempt is not None, "made in __enter__"
-        if error is None:
-            self._leave_without_error(engine, attempt)
-        elif error is engine.stop:
-            attempt.leave_together(engine.stop.code if isinstance(engine.stop.code, int) else 0)
-        elif isinstance(error, HpcresumeError) and error is engine.agreed:
-            self._record(attempt, engine, error)
-            attempt.leave_together(1)
-        else:
-            self._leave_after_exception(attempt, engine, error)
-
-    def _leave_without_error(self, engine: Engine, attempt: Attempt) -> None:
-        try:
-            if self._steps is not None and self._steps.in_body and engine.stop is None:
-                engine.leave_loop()
-            if engine.finished:
-                self._close_the_run(engine, attempt)
-            elif engine.stop is not None:  # user code caught it: it still holds
-                raise engine.stop
-            else:
-                engine.agreed = UsageError(
-                    "the block ended before the loop over s.steps began, so nothing was trained or saved",
-                    where=str(self._options.run),
-                    hint="for step in s.steps(total_steps): ...",
-                )
-                attempt.decide(Decision.HOLD, str(engine.agreed), **facts_of(engine.agreed))
-                raise engine.agreed
-        except BaseException as error:
-            self._leave(error)
-            raise
-        attempt.leave_together(0)
-
-    def _close_the_run(self, engine: Engine, attempt: Attempt) -> None:
-        """Collective. DONE, only when every rank has come through the block without an exception."""
-        with attempt.watchdog.guard("finish"):
-            attempt.ranks.barrier()
-        try:
-            attempt.mark_done(engine.step, engine.newest)
-        except HpcresumeError as error:
-            engine.agreed = error
-            reason = f"DONE could not be written: {error}"
-            attempt.decide(Decision.HOLD, reason, step=engine.step, generation=engine.newest)
-            raise
-        attempt.decide(Decision.DONE, "finished", step=engine.step, generation=engine.newest, cause_hint="done")
-
-    def _record(self, attempt: Attempt, engine: Engine, error: BaseException) -> None:
-        text = "user called sys.exit" if isinstance(error, SystemExit) else str(error)
-        fields = {
-            "type": type(error).__name__,
-            "message": text[:2000],
-            "rank": attempt.ranks.rank,
-            "step": engine.step,
-        }
-        attempt.emit(Event("exception", fields))
-
-    def _leave_after_exception(self, attempt: Attempt, engine: Engine, error: BaseException) -> None:
-        """Neither saves nor finishes. Peers wait in some collective: they are ended, since they cannot be told."""
-        self._record(attempt, engine, error)
-        attempt.close_files()
-        attempt.watchdog.close()
-        if attempt.ranks.size > 1:
-            console.tell(f"hpcresume: rank {attempt.ranks.rank} ends the job:")
-            console.tell_error(error)
-            console.flush()
-            if outcomes.last_words is not None:
-                with contextlib.suppress(Exception):  # nothing may keep the peers waiting
-                    outcomes.last_words(error)
-            attempt.ranks.abort(error.exit_code if isinstance(error, HpcresumeError) else 1)
-
-
-class _Steps(Iterator[int]):
-    """The iterator behind `Session.steps`.
-
-    Attributes:
-        begun: everything is restored.
-        in_body: a step is running.
-    """
-
-    def __init__(self, engine: Engine, total: int) -> None:
-        self._engine = engine
-        self._total = total
-        self.begun = False
-        self.in_body = False
-
-    def __next__(self) -> int:
-        engine = self._engine
-        if engine.stop is not None:
-            raise engine.stop
-        if self.in_body:
-            self.in_body = False
-            more = engine.boundary()
-        elif self.begun:
-            raise StopIteration
-        else:
-            more = engine.begin(self._total)
-            self.begun = True
-        if not more:
-            raise StopIteration
-        self.in_body = True
-        return engine.step

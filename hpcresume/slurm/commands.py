@@ -18,7 +18,22 @@ from hpcresume.errors import SlurmError
 from hpcresume.policy.job_facts import JobFacts
 from hpcresume.slurm.job_text import parse_job
 
-__all__ = ["Answer", "Execute", "Requeue", "RequeueAnswer", "down_nodes", "execute", "job_alive", "requeue", "show_job"]
+__all__ = [
+    "Answer",
+    "Execute",
+    "Requeue",
+    "RequeueAnswer",
+    "Sleep",
+    "check_job_id",
+    "down_nodes",
+    "execute",
+    "job_alive",
+    "node_address",
+    "patiently",
+    "requeue",
+    "show_job",
+    "words_of",
+]
 
 TIMEOUT = 10.0
 """Seconds for one command. slurmctld's own MessageTimeout is 10 by default (slurm.conf(5))."""
@@ -27,8 +42,14 @@ PAUSES = (0.5, 2.0)
 
 _JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
 _NODE_LIST = re.compile(r"[A-Za-z0-9_.,\[\]-]{1,65536}")
+_NODE_ADDRESS = re.compile(r"\bNodeAddr=([A-Za-z0-9_.:-]{1,255})(?=\s|$)")
 _BUSY = re.compile(r"socket timed out|unable to contact|connection refused|temporarily|try again", re.IGNORECASE)
+_SILENT = "no answer within"
 _UNKNOWN_JOB = "invalid job id"
+_OF_A_JOB = ("SLURM_", "SBATCH_", "SLURMD_", "OMPI_COMM_", "PMI", "HPCRESUME_LAUNCH", "HPCRESUME_SUPERVISED",
+             "HPCRESUME_RELEASE", "HPCRESUME_MICRO", "HPCRESUME_BEHIND")  # fmt: skip
+_KEPT = frozenset({"SLURM_CONF", "SLURM_JWT"})
+"""How the commands find the cluster, and who they are."""
 _ALIVE = frozenset(
     {"COMPLETING", "CONFIGURING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 )
@@ -46,6 +67,8 @@ class Answer:
 
 Execute = Callable[[Sequence[str], float], Answer]
 """Runs an argument list within so many seconds: the seam that tests replace."""
+Sleep = Callable[[float], None]
+"""Waits so many seconds, as `time.sleep` does: the other seam."""
 
 
 class Requeue(str, enum.Enum):
@@ -63,24 +86,38 @@ class RequeueAnswer:
     result: Requeue
     detail: str = ""
 
+    @property
+    def may_pass(self) -> bool:
+        """Did the controller merely not answer, so that asking again later may help?"""
+        silent = bool(_BUSY.search(self.detail)) or _SILENT in self.detail
+        return self.result is not Requeue.ACCEPTED and silent
+
 
 def execute(arguments: Sequence[str], timeout: float) -> Answer:
     """Run a command, output captured as text (undecodable bytes replaced). Never raises."""
-    # A user's SLURM_TIME_FORMAT or SQUEUE_FORMAT changes what the commands print.
-    unwanted = ("SLURM_TIME_FORMAT", "SQUEUE_", "SCONTROL_")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)} | {"LC_ALL": "C"}
+    # A user's SLURM_TIME_FORMAT or SQUEUE_FORMAT changes what the commands print. A job that is submitted from
+    # within a job must not take itself for that job, nor for a rank of it.
+    unwanted = ("SLURM_TIME_FORMAT", "SQUEUE_", "SCONTROL_", *(_OF_A_JOB if arguments[0] == "sbatch" else ()))
+    environ = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(unwanted)} | {"LC_ALL": "C"}
     try:
         done = subprocess.run(
             list(arguments), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=environ, check=False
         )
     except subprocess.TimeoutExpired:
-        return Answer(None, "", f"no answer within {timeout:g} s")
+        return Answer(None, "", f"{_SILENT} {timeout:g} s")
     except (OSError, ValueError) as error:
         return Answer(None, "", f"{type(error).__name__}: {error}")
     return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
-def show_job(job_id: str, *, name: str | None = None, timeout: float = TIMEOUT, execute: Execute = execute) -> JobFacts:
+def show_job(
+    job_id: str,
+    *,
+    name: str | None = None,
+    timeout: float = TIMEOUT,
+    execute: Execute = execute,
+    sleep: Sleep = time.sleep,
+) -> JobFacts:
     """Ask Slurm about a job.
 
     Args:
@@ -88,19 +125,22 @@ def show_job(job_id: str, *, name: str | None = None, timeout: float = TIMEOUT, 
         name: the job's name (SLURM_JOB_NAME); by default the environment's, when the environment is this job's.
         timeout: seconds for each try.
         execute: runs the command.
+        sleep: waits between tries.
 
     Raises:
         SlurmError: scontrol is missing, hangs, refuses, or answers what cannot be trusted.
     """
-    _check_job_id(job_id)
-    answer = _patiently(["scontrol", "--oneliner", "show", "job", job_id], timeout, execute)
+    check_job_id(job_id)
+    answer = patiently(["scontrol", "--oneliner", "show", "job", job_id], timeout, execute, sleep)
     if answer.code != 0:
-        raise SlurmError(f"scontrol show job: {_words(answer)}", where=f"job {job_id}")
+        raise SlurmError(f"scontrol show job: {words_of(answer)}", where=f"job {job_id}")
     known = os.environ.get("SLURM_JOB_NAME") if name is None else name
     return parse_job(answer.out, job_id, name=known, asked_at=time.time())
 
 
-def down_nodes(node_list: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> tuple[str, ...]:
+def down_nodes(
+    node_list: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> tuple[str, ...]:
     """Which nodes of a list (`n[1-4,7]`, as SLURM_JOB_NODELIST has it) are down or do not answer. Never raises.
 
     Empty also when Slurm cannot be asked.
@@ -108,7 +148,7 @@ def down_nodes(node_list: str, *, timeout: float = TIMEOUT, execute: Execute = e
     if not _NODE_LIST.fullmatch(node_list):
         return ()
     words = ["sinfo", "--noheader", "--Node", f"--nodes={node_list}", "--format=%N %T"]
-    answer = _patiently(words, timeout, execute)
+    answer = patiently(words, timeout, execute, sleep)
     pairs = [line.split() for line in answer.out.splitlines()] if answer.code == 0 else []
     # The flag * means that the node does not respond (sinfo(1), NODE STATE CODES).
     lost = {
@@ -117,57 +157,80 @@ def down_nodes(node_list: str, *, timeout: float = TIMEOUT, execute: Execute = e
     return tuple(sorted(lost))
 
 
-def requeue(job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> RequeueAnswer:
+def node_address(node: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> str | None:
+    """Where Slurm's own daemons find a node: its NodeAddr (slurm.conf(5)), a name or a number. Never raises.
+
+    None when Slurm cannot be asked.
+    """
+    if not _NODE_LIST.fullmatch(node):
+        return None
+    answer = patiently(["scontrol", "--oneliner", "show", "node", node], timeout, execute)
+    found = _NODE_ADDRESS.search(answer.out) if answer.code == 0 else None
+    return found[1] if found else None
+
+
+def requeue(
+    job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> RequeueAnswer:
     """Put a running job back in the queue: Slurm kills it (CONT+TERM, then KILL) and starts it again.
 
     Call it after the commit only. Never raises. Slurm refuses a job with Requeue=0, one of salloc or srun,
     and a pending one (scontrol(1)); a pending one will start anyway, so that counts as accepted.
     """
     try:
-        _check_job_id(job_id)
+        check_job_id(job_id)
     except SlurmError as error:
         return RequeueAnswer(Requeue.REFUSED, str(error))
-    answer = _patiently(["scontrol", "requeue", job_id], timeout, execute)
+    answer = patiently(["scontrol", "requeue", job_id], timeout, execute, sleep)
     if answer.code == 0:
         return RequeueAnswer(Requeue.ACCEPTED)
-    words = _words(answer)
+    words = words_of(answer)
     if "pending" in words.lower():
         return RequeueAnswer(Requeue.ACCEPTED, words)
     return RequeueAnswer(Requeue.UNAVAILABLE if answer.code is None else Requeue.REFUSED, words)
 
 
-def job_alive(job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> bool | None:
+def job_alive(
+    job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> bool | None:
     """Does the job hold nodes now? None when Slurm cannot be asked. Never raises.
 
     A pending job, one that waits after a requeue included, holds nothing: False. So does one that Slurm has
     forgotten (MinJobAge).
     """
     try:
-        _check_job_id(job_id)
+        check_job_id(job_id)
     except SlurmError:
         return None
-    answer = _patiently(["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job_id}"], timeout, execute)
+    words = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job_id}"]
+    answer = patiently(words, timeout, execute, sleep)
     if answer.code == 0:
         return any(line.strip() in _ALIVE for line in answer.out.splitlines())
     return False if _UNKNOWN_JOB in answer.err.lower() else None
 
 
-def _check_job_id(job_id: str) -> None:
+def check_job_id(job_id: str) -> None:
+    """Whether it is `123` or `120_3`: nothing else may become an argument.
+
+    Raises:
+        SlurmError: it is not.
+    """
     if not _JOB_ID.fullmatch(job_id):
         raise SlurmError("not a job id", where=repr(job_id)[:60], hint="123, or 120_3 for a task of an array")
 
 
-def _patiently(arguments: Sequence[str], timeout: float, execute: Execute) -> Answer:
+def patiently(arguments: Sequence[str], timeout: float, execute: Execute, sleep: Sleep = time.sleep) -> Answer:
+    """Run a command, again after a pause while the controller says that it is busy."""
     answer = execute(arguments, timeout)
     for pause in PAUSES:
         if answer.code == 0 or not _BUSY.search(answer.err):
             break
-        time.sleep(pause)
+        sleep(pause)
         answer = execute(arguments, timeout)
     return answer
 
 
-def _words(answer: Answer) -> str:
+def words_of(answer: Answer) -> str:
     """Slurm's own message on one line of at most 300 characters, nothing in it that steers a terminal."""
     text = " ".join((answer.err.strip() or answer.out.strip() or f"exit code {answer.code}").split())
     return "".join(c if c.isprintable() else "?" for c in text)[:300]

@@ -45,6 +45,11 @@ def parse_job(text: str, job_id: str, *, name: str | None = None, asked_at: floa
         start=parse_time(fields.get("StartTime", "")),
         end=parse_time(fields.get("EndTime", "")),
         preempted_at=parse_time(fields.get("PreemptTime", "")),
+        partition=_text(fields.get("Partition", "")),
+        excluded=_text(fields.get("ExcNodeList", "")),
+        required=_text(fields.get("ReqNodeList", "")),
+        tasks=_count(fields.get("NumTasks", "")) or None,
+        cpus=_count(fields.get("NumCPUs", "")) or None,
         asked_at=asked_at,
     )
 
@@ -87,6 +92,10 @@ def _after_unknown_name(rest: str, job_id: str) -> str:
             "scontrol's answer can be read in more than one way", where=f"job {job_id}, {len(owners)} owners in it"
         )
     return rest[owners[0].start() :]
+
+
+def _text(text: str) -> str:
+    return "" if text == "(null)" else text
 
 
 def _count(text: str) -> int:

@@ -36,6 +36,7 @@ class Partition:
         nodes: how many there are in it.
         max_nodes: the most for one job.
         max_time: the longest time limit, as Slurm writes it.
+        default_time: the time limit of a job that names none, as Slurm writes it.
         grace: seconds that a preempted job is given.
     """
 
@@ -46,6 +47,7 @@ class Partition:
     max_nodes: int | None
     max_time: str | None
     grace: int | None
+    default_time: str | None = None
 
 
 def sbatch(script: Path, options: Sequence[str] = (), *, timeout: float = SBATCH_TIMEOUT) -> str:
@@ -104,16 +106,21 @@ def partition(name: str | None, *, timeout: float = TIMEOUT, execute: Execute = 
 
 def _partition(line: str) -> Partition:
     facts = dict(word.partition("=")[::2] for word in line.split())
-    limit = facts.get("MaxTime", "")
     return Partition(
         name=facts["PartitionName"],
         up=facts.get("State", "UP") == "UP",
         default=facts.get("Default") == "YES",
         nodes=_number(facts.get("TotalNodes")),
         max_nodes=_number(facts.get("MaxNodes")),
-        max_time=limit if limit[:1].isdecimal() else None,
+        max_time=_limit(facts.get("MaxTime", "")),
         grace=_number(facts.get("GraceTime")),
+        default_time=_limit(facts.get("DefaultTime", "")),
     )
+
+
+def _limit(text: str) -> str | None:
+    """None for UNLIMITED and NONE."""
+    return text if text[:1].isdecimal() else None
 
 
 def _number(text: str | None) -> int | None:

@@ -7,7 +7,8 @@ from hpcresume.submit.script import render
 
 __all__ = ["PLAIN", "plain_scripts"]
 
-_FILL_IN = "Fill in these lines. A run comes back by itself until its training is finished."
+_FILL_IN = "Fill in these lines{}. A run comes back by itself until its training is finished."
+_AND_THE_COMMAND = ", and the command in the last one"
 
 _TWO_BY_FOUR = Resources(nodes=2, ntasks_per_node=4, time="04:00:00")
 _COMMAND = ("python", "train.py")
@@ -47,7 +48,10 @@ PLAIN: dict[str, tuple[JobSpec, str]] = {
 
 def plain_scripts() -> dict[str, str]:
     """File name → text of every script in sbatch_templates/."""
-    return {
-        name: render(spec, heading="\n".join(filter(None, (_FILL_IN, more))), plain=True)
-        for name, (spec, more) in PLAIN.items()
-    }
+    return {name: render(spec, heading=_heading(spec, more), plain=True) for name, (spec, more) in PLAIN.items()}
+
+
+def _heading(spec: JobSpec, more: str) -> str:
+    """A batch script's command stands below its first lines, a function's name among them."""
+    first = _FILL_IN.format("" if spec.command is None else _AND_THE_COMMAND)
+    return "\n".join(filter(None, (first, more)))

@@ -1,47 +1,41 @@
 """What can be known before a job is submitted: paths, programs, the script itself, and the partition's limits.
 
-Each check ends as ok, failed, or skipped with the reason; nothing is changed anywhere.
+Each check ends as ok, failed, noted (said, and no reason to stop), or skipped with the reason; nothing is changed
+anywhere.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hpcresume.config.durations import parse_duration
 from hpcresume.config.job_spec import JobSpec
-from hpcresume.config.slurm_options import parse_time_limit
-from hpcresume.errors import ConfigError, SlurmError
+from hpcresume.config.job_variables import by_shell, unexpanded
+from hpcresume.errors import SlurmError
+from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
 from hpcresume.slurm.submission import Partition, partition
+from hpcresume.submit.check import Check
+from hpcresume.submit.overriding import keeps_environment, overriding_variables
+from hpcresume.submit.partition_limits import broken_limits, grace_note
+from hpcresume.submit.programs import environment, program
 
-__all__ = ["Check", "preflight"]
+__all__ = ["preflight"]
 
-_OVERRIDING = ("SBATCH_NO_REQUEUE", "SBATCH_REQUEUE", "SBATCH_OPEN_MODE", "SBATCH_SIGNAL")
-"""Variables of sbatch that win over the lines of the script (sbatch(1), INPUT ENVIRONMENT VARIABLES)."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. `outcome` is ok, failed or skipped."""
-
-    name: str
-    outcome: str
-    detail: str
-    hint: str = ""
+_HIDING = ("CLEANENV", "CONTAIN", "CONTAINALL", "IPC", "NET", "PID")
+"""Variables of apptainer, behind its prefix, that stand for options which a job may not have (job_rules.py)."""
 
 
 def preflight(
     spec: JobSpec,
     script: str,
     *,
+    options: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     ask: Callable[[str | None], Partition | None] = partition,
 ) -> list[Check]:
@@ -50,20 +44,61 @@ def preflight(
     Args:
         spec: the job.
         script: its rendered script.
+        options: of sbatch, beside the script.
         environ: where SBATCH_* variables may stand; the process's own by default.
         ask: gives a partition, None when there is none, SlurmError when Slurm does not answer.
     """
-    checks = [
-        _run_directory(spec),
-        _log(spec),
-        _program(spec),
-        _environment(spec),
-        _container(spec),
-        _shell(spec, script),
+    here = os.environ if environ is None else environ
+    looks: list[tuple[str, Callable[[], Check | None]]] = [
+        ("run", lambda: _run_directory(spec)),
+        ("log", lambda: _log(spec)),
+        ("command" if spec.function is None else "function", lambda: program(spec)),
+        ("environment", lambda: environment(spec, kept=keeps_environment(spec, options, here))),
+        ("container", lambda: _container(spec, here)),
+        ("script", lambda: _shell(spec, script)),
     ]
-    checks += _variables(os.environ if environ is None else environ)
-    checks += _partition(spec, ask)
+    checks = [_looked_at(each[0], functools.partial(_expansion, *each)) for each in _paths(spec)]
+    wrong = {check.name for check in checks if check is not None}
+    checks += [_looked_at(name, look) for name, look in looks if name not in wrong]
+    checks += [Check("variables", "failed", what, hint) for what, hint in overriding_variables(spec, here)]
+    checks += _unexpanded(spec)
+    checks += _partition(spec, here, ask)
     return [check for check in checks if check is not None]
+
+
+def _looked_at(name: str, look: Callable[[], Check | None]) -> Check | None:
+    """What a look gives; a name that is too long, or a folder that may not be read, is a finding too."""
+    try:
+        return look()
+    except OSError as error:
+        what = f"{error.filename} cannot be looked at: {error.strerror}"
+        return Check(name, "failed", what, hint_for(error.errno, otherwise="another path"))
+
+
+def _paths(spec: JobSpec) -> Iterator[tuple[str, str, str]]:
+    """Check, key and value of everything that is a path and nothing else."""
+    image, venv = spec.container.image if spec.container is not None else None, spec.environment.venv
+    values = [("run", "run", spec.run), ("log", "log", spec.log), ("environment", "environment.venv", venv),
+              ("container", "container.image", image)]  # fmt: skip
+    yield from ((check, key, value) for check, key, value in values if value is not None)
+
+
+def _expansion(check: str, key: str, value: str) -> Check | None:
+    """`~/runs` and `$SCRATCH/runs` are names like any other here; nobody means a folder that is called so."""
+    if not re.match(r"~|.*\$[A-Za-z_{]", value) or Path(value).exists():
+        return None
+    hint = os.path.expandvars(os.path.expanduser(value))
+    what = f"{value} is taken letter for letter: no shell puts a folder in the place of ~ or $NAME"
+    return Check(check, "failed", what, f"{key}: {hint}" if hint != value else f"{key}: the full path")
+
+
+def _unexpanded(spec: JobSpec) -> Iterator[Check]:
+    """Said and not refused: a template or a password may hold a dollar sign that is meant."""
+    for name, value in spec.environment.variables.items():
+        found = unexpanded(value)
+        if found is not None:
+            what = f"environment.variables.{name} is {value!r}, letter for letter: {found} is not expanded"
+            yield Check("variables", "noted", what, by_shell(name, value))
 
 
 def _run_directory(spec: JobSpec) -> Check:
@@ -76,6 +111,8 @@ def _run_directory(spec: JobSpec) -> Check:
         return Check("run", "failed", f"{nearest} is no folder", "another run: in the job")
     if not os.access(nearest, os.W_OK | os.X_OK):
         return Check("run", "failed", f"{nearest} cannot be written to", "a folder of yours on a shared filesystem")
+    if any(len(os.fsencode(part)) > os.pathconf(nearest, "PC_NAME_MAX") for part in path.relative_to(nearest).parts):
+        return Check("run", "failed", f"{path} has a name that is too long for the filesystem", "a shorter run")
     return Check("run", "ok", str(path))
 
 
@@ -83,6 +120,8 @@ def _log(spec: JobSpec) -> Check | None:
     """Slurm makes no folder for a log: the job ends at once, and there is no log to say so."""
     if spec.log is None:
         return None
+    if spec.log.endswith("/") or Path(spec.log).is_dir():
+        return Check("log", "failed", f"{spec.log} is a folder", f"log: {spec.log.rstrip('/')}/%x-%j.out")
     folder = Path(spec.log).absolute().parent
     if "%" in str(folder):
         return Check("log", "skipped", f"{folder} depends on the job")
@@ -91,69 +130,18 @@ def _log(spec: JobSpec) -> Check | None:
     return Check("log", "ok", str(folder))
 
 
-def _prepared(spec: JobSpec) -> str:
-    """What may bring programs along that are not here now."""
-    want = spec.environment
-    brings = {"modules": want.modules, "conda": want.conda, "before_commands": want.before_commands,
-              "PATH": "PATH" in want.variables}  # fmt: skip
-    return ", ".join(name for name, given in brings.items() if given)
-
-
-def _program(spec: JobSpec) -> Check:
-    if spec.function is not None:
-        return _importable(spec.function)
-    if spec.container is not None:
-        return Check("command", "skipped", "it is in the container")
-    words = spec.words
-    if spec.starter == "torchrun":
-        return _file(words[0])
-    path = _path_for(spec)
-    if shutil.which(words[0], path=path) is None:
-        if _prepared(spec):
-            return Check("command", "skipped", f"{words[0]} is not here; it may come with {_prepared(spec)}")
-        return Check("command", "failed", f"{words[0]} is not found", "its full path, or environment.modules")
-    if re.fullmatch(r"python[0-9.]*", Path(words[0]).name) and len(words) > 1 and not words[1].startswith("-"):
-        return _file(words[1])
-    return Check("command", "ok", words[0])
-
-
-def _path_for(spec: JobSpec) -> str:
-    here = os.environ.get("PATH", os.defpath)
-    return f"{spec.environment.venv}/bin{os.pathsep}{here}" if spec.environment.venv is not None else here
-
-
-def _file(name: str) -> Check:
-    if Path(name).is_file():
-        return Check("command", "ok", name)
-    return Check("command", "failed", f"there is no file {name} here", "submit from the folder that the paths begin in")
-
-
-def _importable(function: str) -> Check:
-    module = function.partition(":")[0]
-    top = module.partition(".")[0]
-    known = importlib.util.find_spec(top) is not None if top not in sys.modules else True
-    if known or Path(f"{top}.py").is_file() or Path(top).is_dir():
-        return Check("function", "ok", function)
-    return Check("function", "failed", f"there is no module {top}", "submit from the folder that holds it")
-
-
-def _environment(spec: JobSpec) -> Check | None:
-    venv = spec.environment.venv
-    if venv is not None:
-        for name in ("activate", "python", "hpcresume"):
-            if not Path(venv, "bin", name).exists():
-                return Check("environment", "failed", f"{venv}/bin/{name} is missing", "pip install hpcresume there")
-        return Check("environment", "ok", venv)
-    if spec.function is None and shutil.which("hpcresume", path=_path_for(spec)) is None:
-        if _prepared(spec):
-            return Check("environment", "skipped", f"hpcresume is not here; it may come with {_prepared(spec)}")
-        return Check("environment", "failed", "hpcresume is not on PATH", "environment.venv or environment.conda")
-    return Check("environment", "ok", "hpcresume is on PATH")
-
-
-def _container(spec: JobSpec) -> Check | None:
+def _container(spec: JobSpec, environ: Mapping[str, str]) -> Check | None:
     if spec.container is None:
         return None
+    for folder in (Path.cwd(), Path(spec.run_directory).resolve()):
+        if re.search("[:,]", str(folder)):
+            what = f"{spec.container.runtime} takes : and , in {folder} as separators"
+            return Check("container", "failed", what, "submit from, and run in, a folder without them")
+    given = {**environ, **spec.environment.variables}
+    for name in (f"{prefix}_{each}" for prefix in ("APPTAINER", "SINGULARITY") for each in _HIDING):
+        if given.get(name, "") not in ("", "0", "false"):
+            what = f"{name} hides Slurm, MPI, hpcresume or the other ranks from a rank"
+            return Check("container", "failed", what, f"unset {name}")
     if "://" in spec.container.image:
         return Check("container", "skipped", f"{spec.container.image} is fetched by {spec.container.runtime}")
     if not Path(spec.container.image).exists():
@@ -180,13 +168,9 @@ def _shell(spec: JobSpec, script: str) -> Check | None:
     return Check("script", "ok", "valid shell")
 
 
-def _variables(environ: Mapping[str, str]) -> Iterator[Check]:
-    for name in _OVERRIDING:
-        if name in environ:
-            yield Check("variables", "failed", f"{name} would win over the script's own line", f"unset {name}")
-
-
-def _partition(spec: JobSpec, ask: Callable[[str | None], Partition | None]) -> Iterator[Check]:
+def _partition(
+    spec: JobSpec, environ: Mapping[str, str], ask: Callable[[str | None], Partition | None]
+) -> Iterator[Check]:
     name = spec.resources.partition
     if name is not None and "," in name:
         yield Check("partition", "skipped", "several partitions: Slurm picks one")
@@ -200,37 +184,7 @@ def _partition(spec: JobSpec, ask: Callable[[str | None], Partition | None]) -> 
         what = "there is no default partition" if name is None else f"there is no partition {name}"
         yield Check("partition", "failed", what, "sinfo lists them")
         return
-    broken = list(_limits(spec, found))
+    broken = list(broken_limits(spec, found, environ))
     yield from (Check("partition", "failed", what, hint) for what, hint in broken)
     if not broken:
-        yield Check("partition", "ok", f"{found.name}" + _grace(spec, found))
-
-
-def _limits(spec: JobSpec, found: Partition) -> Iterator[tuple[str, str]]:
-    nodes = spec.resources.nodes
-    for most, words in ((found.nodes, "has only"), (found.max_nodes, "allows only")):
-        if most is not None and nodes > most:
-            yield f"{found.name} {words} {most} nodes, and the job wants {nodes}", "resources.nodes"
-            break
-    if not found.up:
-        yield f"{found.name} is not up: the job would wait", "another resources.partition"
-    if found.max_time is None or spec.resources.time is None:
-        return
-    limit, most_seconds = parse_time_limit(spec.resources.time), _seconds(found.max_time)
-    if most_seconds is not None and (limit is None or limit > most_seconds):
-        what = f"{found.name} allows {found.max_time}, and the job wants {spec.resources.time}"
-        yield what, "resources.time; the run comes back anyway"
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return parse_time_limit(text)
-    except ConfigError:
-        return None
-
-
-def _grace(spec: JobSpec, found: Partition) -> str:
-    lead = parse_duration(spec.requeue.warning_lead)
-    if found.grace and found.grace < lead:
-        return f"; a preemption there leaves {found.grace} s, not the {lead:g} s of the warning"
-    return ""
+        yield Check("partition", "ok", found.name + grace_note(spec, found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -15,12 +16,16 @@ from typing import Any
 from hpcresume.checkpoint.attempts import read_holder
 from hpcresume.errors import RunBusyError, RunDirectoryError
 from hpcresume.io.durable import make_directory, write_durably
+from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
 from hpcresume.slurm.submission import queue_states
 
-__all__ = ["Folder", "live_job"]
+__all__ = ["AtWork", "Folder", "at_work"]
 
 States = Callable[[str], "tuple[str, ...] | None"]
+
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK})
+"""What flock says on a filesystem without locks: Lustre mounted without them, NFS without a lock daemon (flock(2))."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,12 @@ class Folder:
         return self.root / "job.json"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the folder and hold its lock.
+    def locked(self) -> Iterator[bool]:
+        """Make the folder and hold its lock; False where the filesystem knows no locks, and nothing is held.
 
         Raises:
             RunBusyError: another submission of this run is under way.
-            RunDirectoryError: the folder cannot be made.
+            RunDirectoryError: the folder cannot be made or locked.
         """
         try:
             make_directory(self.root)
@@ -59,13 +64,23 @@ class Folder:
             what = f"the run directory cannot be used: {error.strerror}"
             raise RunDirectoryError(what, where=str(error.filename or self.root)) from error
         try:
+            held = self._lock(lock)
+            yield held
+        finally:
+            os.close(lock)
+
+    def _lock(self, lock: int) -> bool:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
         except BlockingIOError as error:
             what = "another submission of this run is under way"
             raise RunBusyError(what, where=str(self.root), hint="wait for it") from error
-        finally:
-            os.close(lock)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            what = f"the run directory cannot be locked: {error.strerror}"
+            raise RunDirectoryError(what, where=str(self.root), hint=hint_for(error.errno)) from error
+        return True
 
     def write_script(self, text: str) -> None:
         """Keep the script that is about to be submitted."""
@@ -85,17 +100,25 @@ class Folder:
         return str(found["job_id"]) if isinstance(found, dict) and "job_id" in found else None
 
 
-def live_job(run: Path, *, states: States = queue_states) -> str | None:
-    """Who works on this run or waits to, in words; None when nobody does, as far as can be known."""
+@dataclass(frozen=True)
+class AtWork:
+    """Who works on a run or waits to: `who` in words, None for nobody; `unknown`: jobs that Slurm says nothing of."""
+
+    who: str | None = None
+    unknown: tuple[str, ...] = ()
+
+
+def at_work(run: Path, *, states: States = queue_states) -> AtWork:
+    """Who works on this run or waits to, as far as can be known."""
     submitted = Folder.of_run(run).job_id()
     paths = RunPaths(run.absolute())
     numbers = paths.attempt_numbers()
     holder = read_holder(paths, numbers[-1]) if numbers else None
     ids = dict.fromkeys(each for each in (submitted, holder.job_id if holder else None) if each is not None)
-    for job_id in ids:
-        found = states(job_id)
+    answers = {job_id: states(job_id) for job_id in ids}
+    for job_id, found in answers.items():
         if found:
-            return f"job {job_id} ({', '.join(sorted(set(found)))})"
+            return AtWork(f"job {job_id} ({', '.join(sorted(set(found)))})")
     if holder is not None and holder.holds and holder.job_id is None and holder.process_alive():
-        return f"process {holder.pid} on this machine"
-    return None
+        return AtWork(f"process {holder.pid} on this machine")
+    return AtWork(unknown=tuple(job_id for job_id, found in answers.items() if found is None))

@@ -14,8 +14,9 @@ import jinja2
 import msgspec
 
 from hpcresume.config.durations import parse_duration
-from hpcresume.config.job_spec import JobSpec, Requeue
+from hpcresume.config.job_spec import JobSpec
 from hpcresume.submit import quoting
+from hpcresume.submit.launch_words import requeue_words
 from hpcresume.submit.sbatch_options import asked, fixed
 
 __all__ = ["fill", "render", "set_up_lines"]
@@ -68,7 +69,8 @@ def set_up_lines(spec: JobSpec) -> list[str]:
     Raises:
         ConfigError: a value cannot stand in a script; the key is named.
     """
-    return fill("set_up.sh.j2", spec=spec, policy=_policy(spec)).splitlines()
+    text = fill("set_up.sh.j2", spec=spec, policy=_policy(spec))
+    return text.removesuffix("\n").split("\n") if text else []  # not splitlines: bash ends a line nowhere else
 
 
 def fill(template: str, **values: Any) -> str:
@@ -148,10 +150,5 @@ def _launch_options(spec: JobSpec) -> str:
         words += ["--mpi", spec.starter]
     if spec.workers_per_node is not None:
         words += ["--workers-per-node", str(spec.workers_per_node)]
-    if spec.requeue.max_restarts is not None:
-        words += ["--max-restarts", str(spec.requeue.max_restarts)]
-    if spec.requeue.max_crashes != Requeue().max_crashes:
-        words += ["--max-crashes", str(spec.requeue.max_crashes)]
-    if not spec.requeue.enabled:
-        words.append("--no-requeue")
+    words += [quoting.shell_word(word, key) for word, key in requeue_words(spec.requeue)]
     return "".join(f" {word}" for word in words)

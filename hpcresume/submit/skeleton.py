@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from hpcresume.config.job import read_job
+from hpcresume.config.job import check_job, read_job
 from hpcresume.errors import ConfigError, RunDirectoryError
 from hpcresume.io.durable import create_durably, make_directory, write_durably
 from hpcresume.submit.script import fill, render
@@ -26,7 +26,9 @@ def make_skeleton(directory: Path, *, name: str | None = None, training: str = "
     Raises:
         ConfigError: the name cannot be a job's.
     """
-    if name is None:
+    if name is not None:
+        _check_name(name)
+    else:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", directory.absolute().resolve().name).strip("-.") or "my-run"
     with_torch = _has("torch") if training == "auto" else training == "torch"
     values = {
@@ -41,6 +43,13 @@ def make_skeleton(directory: Path, *, name: str | None = None, training: str = "
         "train.py": fill("train_torch.py.j2" if with_torch else "train_numpy.py.j2", **values),
         "job.sbatch": render(spec, heading="Made by `hpcresume init` from job.yaml; `hpcresume render` makes it anew."),
     }
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_job({"name": name, "command": "x"}, name="--name")
+    except ConfigError as error:
+        raise ConfigError(error.what, where="--name", hint="letters, digits, dots and dashes: my-run") from error
 
 
 def write_skeleton(directory: Path, files: dict[str, str], *, force: bool = False) -> None:

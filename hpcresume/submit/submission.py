@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -12,10 +13,13 @@ from pathlib import Path
 import msgspec
 
 from hpcresume.config.job_spec import JobSpec
-from hpcresume.errors import ConfigError, RunBusyError
+from hpcresume.errors import ConfigError, RunBusyError, RunDirectoryError
+from hpcresume.io.hints import hint_for
 from hpcresume.slurm.submission import sbatch
-from hpcresume.submit.preflight import Check, preflight
-from hpcresume.submit.record import Folder, live_job
+from hpcresume.submit.check import Check
+from hpcresume.submit.overriding import checked_options
+from hpcresume.submit.preflight import preflight
+from hpcresume.submit.record import AtWork, Folder, at_work
 from hpcresume.submit.script import render
 
 __all__ = ["Plan", "Submitted", "plan_submission", "submit_plan"]
@@ -43,14 +47,16 @@ class Submitted:
     Attributes:
         job_id: its number.
         run: its run directory; for an array the stem to which `-TASK` is added.
-        log: the file that its output goes to; None when submitit keeps the logs.
+        log: the file that its output goes to; of a function the one of its first rank.
         watch: commands that show how it goes.
+        notes: what could not be looked at or written down, for people.
     """
 
     job_id: str
     run: str
-    log: str | None
+    log: str
     watch: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def plan_submission(spec: JobSpec, options: Sequence[str] = ()) -> Plan:
@@ -61,12 +67,9 @@ def plan_submission(spec: JobSpec, options: Sequence[str] = ()) -> Plan:
     """
     if spec.function is not None and options:
         raise ConfigError("further options are for sbatch; a function goes through submitit", where=options[0])
-    for option in options:
-        if not option.startswith("-"):
-            hint = "options only; the script is made from the job"
-            raise ConfigError(f"{option!r} is no option of sbatch", where="after --", hint=hint)
+    checked = checked_options(options)
     script = render(spec, heading="Made and submitted by `hpcresume submit`.")
-    return Plan(spec, script, tuple(preflight(spec, script)), tuple(options))
+    return Plan(spec, script, tuple(preflight(spec, script, options=checked)), checked)
 
 
 def submit_plan(
@@ -75,7 +78,7 @@ def submit_plan(
     again: bool = False,
     submit: Callable[[Path, Sequence[str]], str] = sbatch,
     submit_function: Callable[[JobSpec], str],
-    live: Callable[[Path], str | None] = live_job,
+    work: Callable[[Path], AtWork] = at_work,
 ) -> Submitted:
     """Submit it.
 
@@ -85,26 +88,49 @@ def submit_plan(
         submit: gives a script to Slurm.
         submit_function: gives a job that names a function to Slurm: what makes a function resumable knows sessions
             and supervisors, which are none of this layer's affair.
-        live: says who is at work on a run.
+        work: says who is at work on a run.
 
     Raises:
         ConfigError: the preflight found something.
         RunBusyError: a job of this run is in the queue or at work, or is being submitted at this moment.
-        RunDirectoryError: the run directory cannot be made.
+        RunDirectoryError: the run directory cannot be made or written to.
         SlurmError: Slurm is missing, refuses or hangs.
     """
     _refuse(plan)
     run = Path(plan.spec.run_directory).absolute()
     folder = Folder.of_run(run)
-    with folder.locked():
-        busy = None if again else live(run)
-        if busy is not None:
+    notes: list[str] = []
+    with folder.locked() as held:
+        if not held:
+            notes.append(f"{folder.root}: no locks there; two submissions at one moment would not see each other")
+        found = AtWork() if again else work(run)
+        if found.who is not None:
             hint = "wait for it, scancel it, or --again to queue another one behind it"
-            raise RunBusyError(f"this run has a job already: {busy}", where=str(run), hint=hint)
-        folder.write_script(plan.script)
+            raise RunBusyError(f"this run has a job already: {found.who}", where=str(run), hint=hint)
+        notes += [f"job {each} of this run may be at work: Slurm does not say" for each in found.unknown]
+        _keep_script(folder, plan.script)
         job_id = submit_function(plan.spec) if plan.spec.function else submit(folder.script, plan.options)
-        folder.write_job(job_id, {"spec": msgspec.to_builtins(plan.spec), "options": list(plan.options)})
-    return _submitted(plan.spec, job_id)
+        notes += _keep_number(folder, plan, job_id)
+    return _submitted(plan.spec, job_id, tuple(notes))
+
+
+def _keep_script(folder: Folder, script: str) -> None:
+    try:
+        folder.write_script(script)
+    except OSError as error:
+        what = f"the script cannot be kept: {error.strerror}"
+        raise RunDirectoryError(what, where=str(folder.script), hint=hint_for(error.errno)) from error
+
+
+def _keep_number(folder: Folder, plan: Plan, job_id: str) -> list[str]:
+    """The job is in the queue now: whatever happens here, its number must come out."""
+    facts = {"spec": msgspec.to_builtins(plan.spec), "options": list(plan.options), "directory": os.getcwd()}
+    try:
+        folder.write_job(job_id, facts)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return [f"{folder.job} cannot be written ({reason}): the next submission will not see job {job_id}"]
+    return []
 
 
 def _refuse(plan: Plan) -> None:
@@ -116,16 +142,21 @@ def _refuse(plan: Plan) -> None:
         raise ConfigError(f"{len(failed)} things speak against it{lines}", where="preflight")
 
 
-def _submitted(spec: JobSpec, job_id: str) -> Submitted:
-    log = None if spec.function is not None else _log(spec, job_id)
-    watch = [f"squeue --jobs={job_id}"]
-    if log is not None and "%" not in log:
+def _submitted(spec: JobSpec, job_id: str, notes: tuple[str, ...]) -> Submitted:
+    log = _log(spec, job_id)
+    verb = "watch" if spec.resources.array is None else "status"  # an array is as many runs as tasks
+    watch = [f"hpcresume {verb} {shlex.quote(spec.run_directory)}", f"squeue --jobs={job_id}"]
+    if spec.function is not None:  # submitit has a file for each kind of output
+        watch.append(f"tail -F {shlex.join([log, log.removesuffix('out') + 'err'])}")
+    elif "%" not in log:
         watch.append(f"tail -F {shlex.quote(log)}")
-    return Submitted(job_id, spec.run_directory, log, tuple(watch))
+    return Submitted(job_id, spec.run_directory, log, tuple(watch), notes)
 
 
 def _log(spec: JobSpec, job_id: str) -> str:
     """The log's name with what is known of sbatch's %-patterns (sbatch(1), FILENAME PATTERN)."""
+    if spec.function is not None:
+        return f"{spec.run_directory}/submitit/{job_id}_0_log.out"
     pattern = spec.log or ("slurm-%A_%a.out" if spec.resources.array is not None else "slurm-%j.out")
     known = {"%A": job_id, "%x": spec.name, "%%": "%"}
     if spec.resources.array is None:

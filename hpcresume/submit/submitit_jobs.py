@@ -1,6 +1,6 @@
 """From a job description that names a function to a submitit executor that runs it under `hpcresume launch`.
 
-Owns the private job folder and what submitit is told. Wraps nothing itself: what goes into a job is given to it.
+Owns what submitit is told. Wraps nothing itself: what goes into a job is given to it.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import os
 import re
 import shlex
 import shutil
-import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hpcresume.config.durations import parse_duration
-from hpcresume.config.job import load_job
-from hpcresume.config.job_rules import broken_rules
+from hpcresume.config.job import check_job, load_job
+from hpcresume.config.job_nodes import quoted
 from hpcresume.config.job_spec import JobSpec
-from hpcresume.errors import ConfigError, RunDirectoryError
+from hpcresume.errors import ConfigError, SlurmError
+from hpcresume.submit.launch_words import requeue_words
+from hpcresume.submit.private_folder import private_folder
 from hpcresume.submit.script import POLICY, set_up_lines
-from hpcresume.submit.submitit_parameters import executor_parameters
+from hpcresume.submit.submitit_parameters import local_parameters, slurm_options, slurm_parameters
 
-__all__ = ["CLUSTERS", "Request", "prepared", "private_folder", "read_request", "submit_one"]
+__all__ = ["CLUSTERS", "Request", "argument_sets", "prepared", "read_request", "submit_one"]
 
 CLUSTERS = ("slurm", "local", "debug")
 _NO_SUBMITIT = "pip install 'hpcresume[submitit]'"
@@ -72,15 +72,16 @@ def read_request(
     Raises:
         ConfigError: something in it is wrong; the key is named.
     """
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
     function: Any = None
     if isinstance(spec, str | os.PathLike):
         spec = load_job(Path(spec), environ=os.environ).spec
     if isinstance(spec, JobSpec):
         spec = dict(msgspec.to_builtins(spec))
-    given: dict[str, Any] = {**spec}
-    args, kwargs = list(given.pop("args", ())), dict(given.pop("kwargs", {}))
+    given = _mapping(spec)
+    args, kwargs = given.pop("args", None), given.pop("kwargs", None)  # any Python objects: they are pickled
+    for key, value, kind, words in (("args", args, list | tuple, "a list"), ("kwargs", kwargs, Mapping, "a mapping")):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"expected {words}, not {quoted(value)}", where=key)
     if callable(given.get("function")):
         function = given["function"]
         given["function"] = "python:function"
@@ -91,19 +92,20 @@ def read_request(
     if chosen not in CLUSTERS:
         raise ConfigError(f"{cluster!r} is none of submitit's executors", where="cluster", hint=", ".join(CLUSTERS))
     place = Path(folder if folder is not None else Path(checked.run_directory) / "submitit").absolute()
-    return Request(checked, function, chosen, _written(place), tuple(args), kwargs)
+    return Request(checked, function, chosen, _written(place), tuple(args or ()), dict(kwargs or {}))
+
+
+def _mapping(spec: object) -> dict[str, Any]:
+    if not isinstance(spec, Mapping):
+        what, hint = f"{quoted(spec)} describes no job", "the path of a job.yaml, a dict, or a JobSpec"
+        raise ConfigError(what, where="hr.submit", hint=hint)
+    return dict(spec)
 
 
 def _checked(given: Mapping[str, Any]) -> JobSpec:
-    try:
-        spec = msgspec.convert(given, JobSpec)
-    except (msgspec.ValidationError, TypeError) as error:
-        raise ConfigError(f"the job is described wrongly: {error}", where="submit", hint="docs/JOB_YAML.md") from error
-    if spec.function is None:
+    if given.get("function") is None:
         raise ConfigError("no function", where="function", hint='function: "package.module:function"')
-    for key, what, hint in broken_rules(spec):
-        raise ConfigError(f"{key} {what}", where=key, hint=hint)
-    return spec
+    return check_job(given, name="hr.submit")
 
 
 def _imported(name: str) -> Callable[..., Any]:
@@ -123,66 +125,80 @@ def _written(folder: Path) -> Path:
     """A folder whose name submitit and sbatch take as it is: neither has an escape for %."""
     bad = _UNWRITABLE.search(str(folder)) or re.search("%", str(folder))
     if bad:
-        raise ConfigError(f"the job folder's name holds {bad[0]!r}", where=repr(str(folder)), hint="a plain path")
+        what = f"the job folder's name holds {bad[0]!r}: {quoted(str(folder))}"
+        raise ConfigError(what, where="folder", hint="a plain path")
     return folder
 
 
-def private_folder(folder: Path) -> Path:
-    """Make the folder (0700) or accept one that is ours alone: what is unpickled from it runs as we.
+def argument_sets(iterables: Iterable[Iterable[Any]]) -> list[tuple[Any, ...]]:
+    """The arguments of each task, as `map` would give them.
 
     Raises:
-        RunDirectoryError: it is a link or no directory, another user's, or open to others; or cannot be made.
+        ConfigError: there is none, or the iterables are not of one length.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        facts = folder.lstat()
-    except OSError as error:
-        raise RunDirectoryError(f"the job folder cannot be made: {error.strerror}", where=str(folder)) from error
-    wrong = None
-    if not stat.S_ISDIR(facts.st_mode):
-        wrong = "is a link" if stat.S_ISLNK(facts.st_mode) else "is no directory"
-    elif facts.st_uid != os.geteuid():
-        wrong = f"belongs to user {facts.st_uid}"
-    elif facts.st_mode & 0o077:
-        wrong = f"is open to others (mode {stat.S_IMODE(facts.st_mode):04o})"
-    if wrong:
-        hint = f"chmod 700 {folder}" if "open" in wrong else "another folder"
-        raise RunDirectoryError(f"the job folder {wrong}; its pickles are code", where=str(folder), hint=hint)
-    return folder
+        found = list(zip(*iterables, strict=True))
+    except ValueError as error:
+        what = f"the lists of arguments are not of one length: {error}"
+        raise ConfigError(what, where="map_array", hint="one value for each task in each of them") from error
+    if not found:
+        raise ConfigError("no arguments, so no task", where="map_array", hint="at least one value in each list")
+    return found
 
 
 @contextlib.contextmanager
-def prepared(request: Request, *, array: bool = False) -> Iterator[Any]:
-    """A ready `submitit.AutoExecutor`; what is submitted inside the block gets the job's variables.
+def prepared(request: Request, *, tasks: int | None = None) -> Iterator[Any]:
+    """A ready executor of submitit's; what is submitted inside the block gets the job's variables.
+
+    Args:
+        request: what is wished.
+        tasks: how many sets of arguments will be submitted, each with a run of its own; None: one job for the run
+            itself. submitit makes an array of two and more, and of a single one a job.
 
     Raises:
         ConfigError: submitit is missing, or refuses a value.
         RunDirectoryError: the folder is not ours alone.
+        SlurmError: inside the block, when sbatch refuses.
     """
     try:
         import submitit
     except ImportError as error:
         what = f"a function needs submitit: {error}"
         raise ConfigError(what, where="function", hint=_NO_SUBMITIT) from error
-    parameters = _parameters(request)
+    slurm = request.cluster == "slurm"
+    parameters = _for_slurm(request.spec) if slurm else local_parameters(request.spec)
     folder = private_folder(request.folder)
-    python = {"slurm_python": _launch(request, array=array)} if request.cluster == "slurm" else {}
     try:
-        executor = submitit.AutoExecutor(folder, cluster=request.cluster, **python)
-        executor.update_parameters(name=request.spec.name, **parameters)
+        executor = (
+            submitit.SlurmExecutor(folder, python=_launch(request, tasks))
+            if slurm
+            else submitit.AutoExecutor(folder, cluster=request.cluster)
+        )
+        executor.update_parameters(**parameters)
     except (ValueError, NameError, AssertionError, RuntimeError) as error:
         raise ConfigError(f"submitit refuses the job: {error}", where=f"cluster {request.cluster}") from error
-    with submitit.helpers.environment_variables(**_variables(request)):
+    with submitit.helpers.environment_variables(**_variables(request)), _sbatch_errors(request):
         yield executor
+
+
+@contextlib.contextmanager
+def _sbatch_errors(request: Request) -> Iterator[None]:
+    """What submitit raises when sbatch refuses or cannot be understood, as our own commands raise it."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        words = " ".join(str(error).split())[:300]
+        what = f"sbatch refused: {''.join(c if c.isprintable() else '?' for c in words)}"
+        raise SlurmError(what, where=f"job {quoted(request.spec.name)}", hint="hpcresume submit --dry-run") from error
 
 
 def submit_one(request: Request, task: Callable[..., Any]) -> Any:
     """Submit one job; what it runs is `task`, called with the request's arguments.
 
     Raises:
-        ConfigError, RunDirectoryError: see `prepared`.
+        ConfigError, RunDirectoryError, SlurmError: see `prepared`.
     """
     with prepared(request) as executor:
         return executor.submit(task, *request.args, **request.kwargs)
@@ -193,40 +209,30 @@ def _variables(request: Request) -> dict[str, str]:
     return dict(request.spec.environment.variables) | {k: str(v) for k, v in policy.items() if v is not None}
 
 
-def _parameters(request: Request) -> dict[str, Any]:
-    """What `update_parameters` takes, without the name."""
-    spec = request.spec
-    found: dict[str, Any] = {}
-    for name, value, key in [("name", spec.name, "name"), *executor_parameters(spec, set_up_lines(spec))]:
-        if name != "slurm_setup":  # raw shell, and known as such
+def _for_slurm(spec: JobSpec) -> dict[str, Any]:
+    """What `SlurmExecutor.update_parameters` takes, every text looked at."""
+    parameters, options = slurm_parameters(spec, set_up_lines(spec)), slurm_options(spec)
+    for name, value, key in [*parameters, *options]:
+        if name != "setup":  # raw shell, and known as such
             _check_texts(value, key)
-        found[name] = value
-    del found["name"]
-    lead = max(1, round(parse_duration(spec.requeue.warning_lead)))
-    # To the batch step, where the supervisor is; submitit's own form goes to the ranks.
-    found["slurm_additional_parameters"]["signal"] = f"B:{spec.requeue.warning_signal}@{lead}"
-    found["slurm_use_srun"] = False
-    return found
+    return {name: value for name, value, _ in parameters} | {
+        "additional_parameters": {name: value for name, value, _ in options}
+    }
 
 
 def _check_texts(value: object, key: str) -> None:
-    if isinstance(value, Mapping):
-        value = [each for pair in value.items() for each in pair]
-    for each in value if isinstance(value, list | tuple) else [value]:
-        bad = _UNWRITABLE.search(str(each))
-        if bad:
-            raise ConfigError(f"{key} holds {bad[0]!r}, which has no place in an #SBATCH line", where=key)
+    bad = _UNWRITABLE.search(str(value))
+    if bad:
+        raise ConfigError(f"{key} holds {bad[0]!r}, which has no place in an #SBATCH line", where=key)
 
 
-def _launch(request: Request, *, array: bool) -> str:
+def _launch(request: Request, tasks: int | None) -> str:
     """The shell text before `-u -m submitit.core._submit FOLDER`: the supervisor, and Python as what it starts."""
+    array = tasks is not None and tasks > 1
     requeue, ids = request.spec.requeue, "%A_%a" if array else "%j"
-    budgets = [] if requeue.max_restarts is None else ["--max-restarts", str(requeue.max_restarts)]
     logs = f"{request.folder}/{ids}_%t_log"
     words = [
-        "--max-crashes", str(requeue.max_crashes),
-        *budgets,
-        *([] if requeue.enabled else ["--no-requeue"]),
+        *(word for word, _ in requeue_words(requeue)),
         f"--option=--output={logs}.out",
         f"--option=--error={logs}.err",
         "--option=--open-mode=append",
@@ -234,6 +240,7 @@ def _launch(request: Request, *, array: bool) -> str:
         "--",
         sys.executable,
     ]  # fmt: skip
-    run = shlex.quote(request.run) + ('-"$SLURM_ARRAY_TASK_ID"' if array else "")
+    alone = f"{request.run}-0" if tasks == 1 else request.run
+    run = shlex.quote(alone) + ('-"$SLURM_ARRAY_TASK_ID"' if array else "")
     begin = shlex.join(["exec", sys.executable, "-m", "hpcresume", "launch", "--run"])
     return f"{begin} {run} {shlex.join(words)}"

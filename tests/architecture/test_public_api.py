@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -100,3 +101,12 @@ def seconds_of_help() -> float:
     _, status, usage = os.wait4(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     return usage.ru_utime + usage.ru_stime
+
+
+def test_the_package_travels_between_processes_by_its_name():
+    """A function of a script's own `__main__` that uses `hr` is sent with its globals (submitit, Dask, joblib)."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    for pickler in (pickle, cloudpickle):
+        sent = pickler.dumps(hr)
+        assert pickle.loads(sent) is hr
+        assert len(sent) < 200

@@ -138,6 +138,29 @@ def our_torch_group() -> Any:
     return [found, dist.is_initialized()]
 
 
+def no_thread_of_gloo_outlives_our_group() -> Any:
+    """A thread that frees the last call's tensors when the interpreter ends is ended by SIGABRT with the process."""
+    import torch.distributed as dist
+
+    if sys.argv[3:] == ["lent"]:
+        dist.init_process_group("gloo")
+        dist.barrier()
+    before = gloo_threads()
+    ranks = choose_ranks("torch", os.environ)
+    in_step(ranks)
+    during = gloo_threads()
+    ranks.close()
+    closed = gloo_threads()
+    late = error_of(ranks.barrier)
+    return [during > before, closed <= before, type(late).__name__]
+
+
+def gloo_threads() -> int:
+    """How many threads of this process run collectives."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("pt_gloo_runloop") for name in names)
+
+
 def torch_peer_is_late() -> Any:
     """Gloo's own timeout, where no watchdog is."""
     from hpcresume.comm.torch_dist import TorchRanks

@@ -86,6 +86,14 @@ def test_a_torch_group_of_our_own_is_destroyed_on_close(tmp_path):
     assert under_torch("our_torch_group", tmp_path, 2) == [[True, False]] * 2
 
 
+@pytest.mark.parametrize("whose", ["lent", "own"])
+def test_a_closed_group_has_no_threads_left_that_could_abort_the_process_at_its_end(tmp_path, whose):
+    command = [*argv("no_thread_of_gloo_outlives_our_group", tmp_path), whose]
+    for done in run_together(command, torch_variables(2)):
+        assert done.returncode == 0, done.stderr
+    assert results(tmp_path, 2) == [[True, True, "RanksError"]] * 2
+
+
 @pytest.mark.slow
 def test_under_torchrun_auto_is_torch(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

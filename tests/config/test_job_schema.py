@@ -18,7 +18,8 @@ ONLY_OURS = (
     "given twice", "the tag", "no YAML", "neither a", "and a function", "no shell runs it", "cannot be split",
     "is empty", "is not for here", "exclude each other", "is not shorter", "bash lets nobody", "is for torchrun",
     "torchrun's agent", "torchrun starts", "hides Slurm", "is for commands", "has no unit", "no duration",
-    "neither a time",
+    "neither a time", "is a folder's name", "is no bind", "another bind", ">- instead of >",
+    "environment.variables.", "all tasks of the array",
 )  # fmt: skip
 """What holds between values, grammars, and YAML itself: no schema can say it."""
 

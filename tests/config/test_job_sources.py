@@ -75,7 +75,7 @@ def test_one_entry_of_a_mapping_can_be_set_and_the_others_stay():
         (["resources.nodes"], "--set resources.nodes: no value (try: --set resources.nodes=4)"),
         (["nodes=4"], "--set nodes: nodes: unknown key (try: resources.nodes)"),
         (["resources=4"], "--set resources: resources: unknown key"),
-        (["resources.nodes=four"], "--set resources.nodes: resources.nodes: expected int, got str"),
+        (["resources.nodes=four"], "--set resources.nodes: resources.nodes: expected a whole number, got text"),
         (["resources.nodes=[1"], "--set resources.nodes: resources.nodes: no YAML: expected ',' or ']'"),
         (["name=a\nb"], "--set name: name: holds the control character U+000A"),
         (["name=\udcff"], "--set name: name: is no valid UTF-8"),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hpcresume.config.slurm_options import option_key, parse_time_limit, slurm_time
+from hpcresume.config.slurm_options import (
+    long_option,
+    option_key,
+    option_of_variable,
+    parse_time_limit,
+    slurm_time,
+    why_not,
+)
 from hpcresume.errors import ConfigError
 
 
@@ -56,3 +63,26 @@ def test_what_is_no_time_limit(text):
 )
 def test_options_that_belong_to_a_key_abbreviations_too(option, key):
     assert option_key(option) == key
+
+
+@pytest.mark.parametrize(
+    ("word", "long"),
+    [("-t5", "--time=5"), ("-t=5", "--time=5"), ("-H", "--hold"), ("--time=5", "--time=5"), ("-Z", "-Z"), ("-", "-")],
+)
+def test_letters_are_long_options(word, long):
+    assert long_option(word) == long
+
+
+def test_what_cannot_be_given_says_why_and_what_to_do_instead():
+    assert why_not("--dependency=singleton") is None
+    assert why_not("--export=NONE") is None
+    assert why_not("--time=5") == ("it has a key of its own", "the key resources.time")
+    for option in ("--wra=x", "--wait", "--chdir=/", "--clusters=x", "--test-only", "--quiet", "--parsable", "--help"):
+        reason = why_not(option)
+        assert reason is not None
+        assert all(reason)
+
+
+def test_variables_of_sbatch_and_those_that_only_look_so():
+    found = {name: option_of_variable(f"SBATCH_{name}") for name in ("ARRAY_INX", "TIMELIMIT", "JOB_NAME", "TIME")}
+    assert found == {"ARRAY_INX": "array", "TIMELIMIT": "time", "JOB_NAME": "job-name", "TIME": None}

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,9 @@ class Bench(Protocol):
     patience: float
     """Seconds within which anything that will happen has happened."""
 
-    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *words: str, check: bool = True, stdin: str = "", cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command where sbatch is on PATH."""
 
     def kill_node(self, name: str) -> None:
@@ -82,10 +83,10 @@ class Witnesses:
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
-    def heard(self, actor: str) -> Counter[str]:
-        return Counter(line.split()[1] for line in self.lines() if line.startswith(f"{actor} ")) - Counter(
-            ["START", "AGAIN"]
-        )
+    def heard(self, actor: str) -> list[str]:
+        """Signals in the order in which they came."""
+        words = [line.split()[1] for line in self.lines() if line.startswith(f"{actor} ")]
+        return [word for word in words if word not in ("START", "AGAIN")]
 
     def state(self) -> dict[str, str]:
         return show(self.bench, self.id)
@@ -127,7 +128,6 @@ class SignalCase:
         outcome: states of the job, each with its slurm version when they differ; "again" is a second start.
         trap, body, start: changes of the script.
         slow: does a real cluster take a minute or more for it, so that "at once" means nothing?
-        elsewhere: where a real cluster is tested for it, when not by this case.
     """
 
     name: str
@@ -141,7 +141,6 @@ class SignalCase:
     body: str = WAIT
     start: str = SRUN
     slow: bool = False
-    elsewhere: str = ""
 
     def outcome_of(self, version: str) -> str:
         """`A; 22.05: B` → the one for this version."""
@@ -162,24 +161,45 @@ class SignalCase:
             bench.heal()
 
     def _look(self, bench: Bench, job: Witnesses) -> None:
-        expected = {actor: Counter(self.at_once.get(actor, "").split()) for actor in ACTORS}
+        expected = {actor: self.at_once.get(actor, "").split() for actor in ACTORS}
         if not self.slow:
             time.sleep(1.0)
             if any(expected.values()):
-                job.wait(lambda: all(job.heard(a) >= expected[a] for a in ACTORS), f"{expected}", 5)
+                job.wait(lambda: all(len(job.heard(a)) >= len(expected[a]) for a in ACTORS), f"{expected}", 5)
             if self.later:
                 same({actor: job.heard(actor) for actor in ACTORS}, expected, "at once")
         wanted = self.outcome_of(bench.version)
         job.wait(lambda: outcome_is(job, wanted), wanted)
-        everything = {a: expected[a] + Counter(self.later.get(a, "").split()) for a in ACTORS}
+        everything = {a: expected[a] + self.later.get(a, "").split() for a in ACTORS}
         same({actor: job.heard(actor) for actor in ACTORS}, everything, "by the end")
 
 
-def same(heard: Mapping[str, Counter[str]], expected: Mapping[str, Counter[str]], when: str) -> None:
-    def shown(of: Mapping[str, Counter[str]]) -> str:
-        return ", ".join(f"{actor}: {' '.join(sorted(of[actor].elements())) or '-'}" for actor in ACTORS)
+def same(heard: Mapping[str, list[str]], expected: Mapping[str, list[str]], when: str) -> None:
+    """The same signals in the same order, but for a CONT and the signal that it goes with."""
 
-    assert shown(heard) == shown(expected), f"{when}: {shown(heard)}; expected {shown(expected)}"
+    def shown(of: Mapping[str, list[str]]) -> str:
+        return ", ".join(f"{actor}: {' '.join(of[actor]) or '-'}" for actor in ACTORS)
+
+    wrong = [actor for actor in ACTORS if not in_order(heard[actor], expected[actor])]
+    assert not wrong, f"{when}, {', '.join(wrong)}: {shown(heard)}; expected {shown(expected)}"
+
+
+def in_order(heard: Sequence[str], expected: Sequence[str]) -> bool:
+    """Is it the same sequence?
+
+    Slurm sends CONT some milliseconds before the signal. A process that was not scheduled in between finds both
+    pending and takes the lower number first, CONT being 18: one such pair may stand the other way round.
+    """
+    at = 0
+    while at < len(expected) and at < len(heard):
+        pair, wanted = list(heard[at : at + 2]), list(expected[at : at + 2])
+        if heard[at] == expected[at]:
+            at += 1
+        elif "CONT" in wanted and pair == wanted[::-1]:
+            at += 2
+        else:
+            return False
+    return at == len(expected) == len(heard)
 
 
 def outcome_is(job: Witnesses, wanted: str) -> bool:
@@ -207,7 +227,10 @@ def nothing(bench: Bench, job: Witnesses) -> None:
 
 
 def lose_second(bench: Bench, job: Witnesses) -> None:
+    """Power a node off until the job is no longer taken for running there; it needs the node to start again."""
     bench.kill_node(bench.second)
+    job.wait(lambda: job.state()["JobState"] != "RUNNING", "the loss is noticed")
+    bench.heal()
 
 
 END = dict.fromkeys(ACTORS, "CONT TERM")
@@ -219,6 +242,12 @@ def ranks(signals: str) -> dict[str, str]:
     return {"rank0": signals, "rank1": signals}
 
 
+LEAVES, LEFT = (
+    "trap 'echo \"batch USR1\" >> $L; leave=yes' USR1",
+    'until [ "$leave" ]; do wait; done; sleep 0.5; exit 0',
+)
+"""Not `exit` in the trap: CONT may be delivered after the USR1 that it goes with, and would find nobody."""
+
 SIGNAL_CASES = (
     SignalCase("preempt_with_b", "preempt, `--signal=B:USR1@30`, not heeded", ("--signal=B:USR1@30",), preempt,
                {"batch": "CONT USR1"}, HARD, "again"),
@@ -229,7 +258,7 @@ SIGNAL_CASES = (
     SignalCase("preempt_not_requeued", "preempt, `--no-requeue`", ("--no-requeue",), preempt,
                ranks("CONT TERM"), HARD, "PREEMPTED"),
     SignalCase("exit_in_grace", "preempt, the script exits 0 within its grace", ("--signal=B:USR1@30",), preempt,
-               {"batch": "CONT", **ranks("CONT TERM")}, {}, "again; 22.05: COMPLETED", trap="trap 'exit 0' USR1"),
+               {"batch": "CONT USR1", **ranks("CONT TERM")}, {}, "again; 22.05: COMPLETED", trap=LEAVES, body=LEFT),
     SignalCase("requeue", "`scontrol requeue JOB`", (), command("scontrol", "requeue", "JOB"), END, {}, "again"),
     SignalCase("cancel", "`scancel JOB`", (), command("scancel", "JOB"), END, {}, "CANCELLED"),
     SignalCase("signal", "`scancel -s USR1 JOB`", (), command("scancel", "-s", "USR1", "JOB"), ranks("USR1"), {},
@@ -247,8 +276,7 @@ SIGNAL_CASES = (
     SignalCase("script_ends", "the script ends before its srun does", (), command("scancel", "-b", "-s", "USR2", "JOB"),
                ranks("CONT TERM"), {}, "COMPLETED", trap="trap 'exit 0' USR2"),
     SignalCase("node_lost", "the node of rank 1 is lost", (), lose_second,
-               {"batch": "CONT TERM", "child": "CONT TERM", "rank0": "CONT TERM"}, {}, "again", slow=True,
-               elsewhere="tests/slurm/test_causes.py"),
+               {"batch": "CONT TERM", "child": "CONT TERM", "rank0": "CONT TERM"}, {}, "again", slow=True),
     SignalCase("mpiexec_signal", "`scancel -s USR1 JOB`, ranks started by mpiexec from the script", (),
                command("scancel", "-s", "USR1", "JOB"), {"rank1": "USR1"}, {}, "RUNNING", start=MPIEXEC),
 )  # fmt: skip
@@ -276,13 +304,18 @@ EXIT_CASES = (
     ExitCase("srun -n2 -K bash -c '[ $SLURM_PROCID = 1 ] && kill -9 $$; sleep 5'", 143, r"task 1: Killed"),
     ExitCase("srun -n1 -N1 no-such-program", 2, r"execve\(\): no-such-program: No such file or directory"),
     ExitCase("srun -l -n4 echo x", 0, r"(?m)^3: x$"),
+    ExitCase("srun -n1 -N1 -r1 bash -c 'echo $SLURMD_NODENAME' | grep -cx $(scontrol show hostnames | tail -n1)", 0,
+             r"(?m)^1$"),
+    ExitCase("seq 100000 | srun -n2 bash -c '[ $SLURM_PROCID = 0 ] || wc -l'", 0, r"(?m)^100000$"),
+    ExitCase("srun -N1 -n1 bash -c 'sleep 0.2; echo a' & srun -N1 -n1 bash -c 'sleep 0.2; echo b' & wait", 0,
+             r"(?s)(a\n.*b\n|b\n.*a\n)"),
     ExitCase("srun -n9 true", 1, r"More processors requested than permitted"),
     ExitCase("srun -N1 true", 1, r"More processors requested than permitted"),
     ExitCase("srun", 1, r"No command given to execute"),
     ExitCase("srun --no-such-option true", 255, r"unrecognized option '--no-such-option'"),
     ExitCase("echo abc | srun -n2 cat", 0, r"abc\nabc"),
     ExitCase("srun -n2 --output=%t.out bash -c 'echo $SLURM_PROCID'; cat 0.out 1.out", 0, r"0\n1"),
-    ExitCase("srun -n2 bash -c 'echo $SLURMD_NODENAME' | sort | uniq -c | wc -l", 0, r"2"),
+    ExitCase("srun -n2 bash -c 'echo $SLURMD_NODENAME' | sort | uniq -c | wc -l", 0, r"\A2\s*\Z"),
 )  # fmt: skip
 
 
@@ -301,7 +334,7 @@ def check_exit(case: ExitCase, bench: Bench, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class AnswerCase:
-    """A command in an empty cluster, its exit code, and what it prints (on either stream)."""
+    """A command in an empty cluster, its exit code, and what it prints (on either stream); "" is nothing at all."""
 
     words: tuple[str, ...]
     code: int
@@ -330,6 +363,36 @@ ANSWER_CASES = (
     AnswerCase(("sbatch", "--dependency=foo:1", "job.sh"), 1, "Batch job submission failed: Job dependency problem"),
     AnswerCase(("sbatch", "--wrap", "true", "job.sh"), 1, "Script arguments not permitted with --wrap option"),
     AnswerCase(("sbatch", "directive"), 255, "sbatch: error: Invalid directive found in batch script: x"),
+    AnswerCase(("sbatch", "words"), 255, "sbatch: error: Invalid directive found in batch script: nodes=2"),
+    AnswerCase(("sbatch", "dos"), 1, "sbatch: error: Batch script contains DOS line breaks (\\r\\n)"),
+    AnswerCase(("sbatch", "blank"), 1, "sbatch: error: Batch script contains only whitespace!"),
+    AnswerCase(("sbatch", "zero"), 1, "sbatch: error: contain a NULL character '\\0'."),
+    AnswerCase(("sbatch", "."), 1, "sbatch: error: Batch script is empty!"),
+    AnswerCase(("sbatch",), 1, "sbatch: error: Batch script is empty!"),
+    AnswerCase(("sbatch", "-o", "/dev/null"), 0, "Submitted batch job", stdin=SIMPLE),
+    AnswerCase(("sbatch", "-o", "/dev/null", "/dev/stdin"), 0, "Submitted batch job", stdin=SIMPLE),
+    AnswerCase(("bash", "-c", "sbatch -o /dev/null <(cat job.sh)"), 0, "Submitted batch job"),
+    AnswerCase(("bash", "-c", "mkfifo f; cat job.sh > f & sbatch -o /dev/null f"), 0, "Submitted batch job"),
+    AnswerCase(("bash", "-c", "mkdir d; mv job.sh d/only; PATH=$PWD/d:$PATH sbatch -o /dev/null only"), 0,
+               "Submitted batch job"),
+    AnswerCase(("sbatch", "-w", "n[1", "job.sh"), 1, "Batch job submission failed: Invalid node name specified"),
+    AnswerCase(("squeue", "-h", "-A", "nobodys"), 0, ""),
+    AnswerCase(("squeue", "-h", "--qos=none"), 0, ""),
+    AnswerCase(("squeue", "-h", "-p", "nope"), 0, ""),
+    AnswerCase(("squeue", "-h", "-u", "no-such-user"), 0, "squeue: error: Invalid user: no-such-user"),
+    AnswerCase(("squeue", "-w", "no-such-node"), 1, "squeue: error: Invalid node name no-such-node"),
+    AnswerCase(("squeue", "-h", "-O", "jobid,foo"), 0, "squeue: error: Invalid job format specification: foo"),
+    AnswerCase(("squeue", "--start"), 0, "ST          START_TIME  NODES SCHEDNODES           NODELIST(REASON)"),
+    AnswerCase(("squeue", "--steps"), 0, "         STEPID     NAME PARTITION     USER      TIME NODELIST"),
+    AnswerCase(("sacct", "-u", "no-such-user"), 1, "sacct: error: Invalid user id: no-such-user"),
+    AnswerCase(("sacct", "-S", "foo"), 1, "Invalid time specification (pos=0): foo"),
+    AnswerCase(("sacct", "-S", "now", "-E", "now-1hour"), 1, "requested is after end time"),
+    AnswerCase(("sinfo", "-h", "-p", "nope"), 0, ""),
+    AnswerCase(("sinfo", "-h", "-R"), 0, ""),
+    AnswerCase(("sinfo", "-h", "-p", "high", "-O", "partitionname:6,nodes:.3"), 0, "high    2"),
+    AnswerCase(("sinfo", "-h", "-O", "partition,foo"), 0, "sinfo: error: Invalid job format specification: foo"),
+    AnswerCase(("scancel", "-u", "no-such-user"), 1, "scancel: error: Invalid user name: no-such-user"),
+    AnswerCase(("scancel", "--name=nobodys"), 0, ""),
     AnswerCase(("squeue", "-j", "99999999"), 1, "slurm_load_jobs error: Invalid job id specified"),
     AnswerCase(("squeue", "-j", "abc"), 1, "squeue: error: Invalid job id: abc"),
     AnswerCase(("squeue", "-t", "bogus"), 1, "squeue: error: Invalid job state specified: bogus"),
@@ -347,134 +410,19 @@ FILES = {
     "plain": "echo hi\n",
     "empty": "",
     "directive": "#!/bin/bash\n#SBATCHx --bogus\n",
+    "words": "#!/bin/bash\n#SBATCH nodes=2\n",
+    "dos": "#!/bin/bash\r\nexit 0\r\n",
+    "blank": "  \n\n",
+    "zero": "#!/bin/bash\n\0\n",
 }
 
 
 def check_answer(case: AnswerCase, bench: Bench, folder: Path) -> None:
     """Run the command beside the files that it may name."""
     for name, text in FILES.items():
-        (folder / name).write_text(text)
+        (folder / name).write_bytes(text.encode())
     words = [str(folder / word) if word in (*FILES, "no-such-file") else word for word in case.words]
-    done = bench.command(*words, check=False)
+    done = bench.command(*words, check=False, stdin=case.stdin, cwd=folder)
     shown = (done.stdout + done.stderr).replace(f"{folder}/", "")
-    assert (done.returncode, case.shows in shown) == (case.code, True), shown
-
-
-# ---- the life of jobs that only wait, end, or log
-
-
-def final(bench: Bench, job: str, *states: str) -> dict[str, str]:
-    wait(lambda: show(bench, job)["JobState"] in states, lambda: f"{states}, but {show(bench, job)}", bench.patience)
-    return show(bench, job)
-
-
-def submit(bench: Bench, folder: Path, *options: str, text: str = "exit 0") -> str:
-    script = folder / f"s{len(list(folder.iterdir()))}.sh"
-    script.write_text(f"#!/bin/bash\n{text}\n")
-    words = ("sbatch", "--parsable", "-o", str(folder / "out.%j"), *options, str(script))
-    return bench.command(*words).stdout.strip()
-
-
-def dependencies(bench: Bench, folder: Path) -> None:
-    """afterok of a failed job never starts, afternotok and afterany do, afterok of a good one does."""
-    bad = submit(bench, folder, text="sleep 1; exit 3")
-    jobs = {kind: submit(bench, folder, f"--dependency={kind}:{bad}") for kind in ("afterok", "afterany", "afternotok")}
-    chained = submit(bench, folder, f"--dependency=afterok:{jobs['afterany']}")
-    for job in (jobs["afterany"], jobs["afternotok"], chained):
-        final(bench, job, "COMPLETED")
-    wait(
-        lambda: show(bench, jobs["afterok"])["Reason"] == "DependencyNeverSatisfied",
-        lambda: "the reason",
-        bench.patience,
-    )
-    assert show(bench, jobs["afterok"])["JobState"] == "PENDING"
-    bench.command("scancel", jobs["afterok"])
-    assert final(bench, bad, "FAILED")["ExitCode"] == "3:0"
-
-
-def arrays(bench: Bench, folder: Path) -> None:
-    """Tasks have their own number and variables; %1 runs one at a time; scancel takes one task."""
-    text = f"echo $SLURM_ARRAY_TASK_ID $SLURM_ARRAY_TASK_COUNT > {folder}/t$SLURM_ARRAY_TASK_ID; sleep 0.3"
-    job = submit(bench, folder, "--array=1-4%1", text=text)
-    bench.command("scancel", f"{job}_4")
-    for task in ("1", "2", "3"):
-        final(bench, f"{job}_{task}", "COMPLETED")
-    assert sorted(path.read_text() for path in folder.glob("t*")) == ["1 4\n", "2 4\n", "3 4\n"]
-
-
-def holding(bench: Bench, folder: Path) -> None:
-    """A held job waits for its release; one that is over cannot be held."""
-    job = submit(bench, folder, "--hold")
-    wait(lambda: show(bench, job)["Reason"] == "JobHeldUser", lambda: "the reason", bench.patience)
-    bench.command("scontrol", "release", job)
-    final(bench, job, "COMPLETED")
-    refused = bench.command("scontrol", "hold", job, check=False)
-    assert (refused.returncode, "Job has already finished" in refused.stderr + refused.stdout) == (1, True)
-
-
-def no_requeue(bench: Bench, folder: Path) -> None:
-    """`--no-requeue` refuses scontrol requeue, until the job is changed by scontrol update."""
-    job = submit(bench, folder, "--no-requeue", text="sleep 30")
-    final(bench, job, "RUNNING")
-    refused = bench.command("scontrol", "requeue", job, check=False)
-    assert refused.returncode == 1
-    bench.command("scontrol", "update", f"JobId={job}", "Requeue=1")
-    bench.command("scontrol", "requeuehold", job)
-    wait(lambda: show(bench, job)["JobState"] == "PENDING", lambda: str(show(bench, job)), bench.patience)
-    held = show(bench, job)
-    assert (held["Reason"], held["Restarts"]) == ("job_requeued_in_held_state", "1")
-    bench.command("scancel", job)
-    final(bench, job, "CANCELLED")
-
-
-def finished_requeue(bench: Bench, folder: Path) -> None:
-    """scontrol requeue starts a finished job again."""
-    job = submit(bench, folder, "--open-mode=append", text="echo run $SLURM_RESTART_COUNT")
-    final(bench, job, "COMPLETED")
-    bench.command("scontrol", "requeue", job)
-    wait(lambda: (folder / f"out.{job}").read_text() == "run\nrun 1\n", lambda: "the second run", bench.patience)
-    final(bench, job, "COMPLETED")
-
-
-def truncation(bench: Bench, folder: Path) -> None:
-    """Without --open-mode=append a restart empties the log."""
-    job = submit(bench, folder, text="echo run $SLURM_RESTART_COUNT")
-    final(bench, job, "COMPLETED")
-    bench.command("scontrol", "requeue", job)
-    wait(lambda: (folder / f"out.{job}").read_text() == "run 1\n", lambda: "the second run", bench.patience)
-    final(bench, job, "COMPLETED")
-
-
-def own_copy(bench: Bench, folder: Path) -> None:
-    """The script is copied at submission: what happens to the file later changes nothing."""
-    script = folder / "mine.sh"
-    script.write_text("#!/bin/bash\necho first\n")
-    words = ("sbatch", "--parsable", "--hold", "-o", str(folder / "log"), str(script))
-    job = bench.command(*words).stdout.strip()
-    script.write_text("#!/bin/bash\necho second\n")
-    bench.command("scontrol", "release", job)
-    final(bench, job, "COMPLETED")
-    assert (folder / "log").read_text() == "first\n"
-
-
-def spread(bench: Bench, folder: Path) -> None:
-    """-n 3 -N 2 gives the first node two tasks; the variables say so."""
-    job = submit(bench, folder, "-N2", "-n3", text="echo $SLURM_TASKS_PER_NODE $SLURM_NTASKS $SLURM_JOB_NUM_NODES")
-    final(bench, job, "COMPLETED")
-    assert (folder / f"out.{job}").read_text() == "2,1 3 2\n"
-
-
-@dataclass(frozen=True)
-class LifeCase:
-    """A short story; its docstring is what it shows."""
-
-    check: Callable[[Bench, Path], None]
-
-    @property
-    def says(self) -> str:
-        return (self.check.__doc__ or "").strip()
-
-
-LIFE_CASES = tuple(
-    map(LifeCase, (dependencies, arrays, holding, no_requeue, finished_requeue, truncation, own_copy, spread))
-)
+    right = case.shows in shown if case.shows else not shown
+    assert (done.returncode, right) == (case.code, True), shown

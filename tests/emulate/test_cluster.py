@@ -295,7 +295,7 @@ def test_deeds_outside_a_cluster_are_refused(tmp_path):
 # ---- submitit
 
 SUBMITIT = """
-import os, submitit
+import os, submitit, time
 
 def work(x):
     return x * x, os.environ["SLURM_PROCID"]
@@ -307,7 +307,11 @@ job = executor.submit(work, 3)
 assert job.results() == [(9, "0"), (9, "1")], job.stderr()
 array = executor.map_array(work, [1, 2])
 assert [job.results()[1] for job in array] == [(1, "1"), (4, "1")]
-assert {job.watcher.get_state(job.job_id, mode="force") for job in array} == {"COMPLETED"}
+until = time.monotonic() + 30
+while (states := {job.watcher.get_state(job.job_id, mode="force") for job in array}) != {"COMPLETED"}:
+    # A result is there before its process has ended.
+    assert states <= {"RUNNING", "COMPLETING", "COMPLETED"} and time.monotonic() < until, states
+    time.sleep(0.1)
 gone = executor.submit(work, "x")
 try:
     gone.result()
@@ -342,21 +346,21 @@ def test_the_page_is_up_to_date():
         (("squeue", "-w", "n["), 1),
         (("srun", "-w", "n[", "true"), 1),
         (("sbatch", "x" * 300), 1),
-        (("scancel", "--qos=other"), 1),
+        (("scancel", "--wckey=other"), 1),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
 )
-def test_no_command_takes_the_cluster_down(words, code):
+def test_no_command_takes_the_cluster_down(tmp_path, words, code):
     with EmulatedCluster(nodes=1, cpus=2) as cluster:
-        job = cluster.submit("--wrap", "sleep 30")
+        job = cluster.submit("--wrap", "sleep 30", cwd=tmp_path)
         done = cluster.run(*words, check=False)
         assert (done.returncode, "rror: " in done.stderr) == (code, True), done.stderr
         assert cluster.run("squeue", "-h", "-o", "%i").stdout.split() == [job]
 
 
-def test_a_job_that_never_fits_holds_up_nobody():
+def test_a_job_that_never_fits_holds_up_nobody(tmp_path):
     with EmulatedCluster(nodes=1, cpus=2) as cluster:
-        impossible = cluster.submit("-N2", "--wrap", "true")
-        cluster.wait(cluster.submit("--wrap", "true"))
+        impossible = cluster.submit("-N2", "--wrap", "true", cwd=tmp_path)
+        cluster.wait(cluster.submit("--wrap", "true", cwd=tmp_path))
         assert cluster.job(impossible).state == "PENDING"
         cluster.run("scancel", impossible)

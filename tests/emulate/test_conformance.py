@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from hpcresume.emulate.cluster import EmulatedCluster
-from hpcresume.emulate.settings import default_partitions
+from hpcresume.emulate.settings import default_partitions, parse_partition
 from tests.emulate import conformance
-from tests.emulate.conformance import ANSWER_CASES, EXIT_CASES, LIFE_CASES, SIGNAL_CASES
+from tests.emulate.conformance import ANSWER_CASES, EXIT_CASES, SIGNAL_CASES
+from tests.emulate.lives import LIFE_CASES
+from tests.support.sampling import sampled
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -27,8 +29,13 @@ class EmulatedBench:
         self.cluster = cluster
         self.version = cluster.settings.slurm
 
-    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.cluster.run(*words, check=check)
+    def command(
+        self, *words: str, check: bool = True, stdin: str = "", cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=self.cluster.environ, check=check, capture_output=True, text=True, input=stdin, cwd=cwd,
+            timeout=50,
+        )  # fmt: skip
 
     def kill_node(self, name: str) -> None:
         self.cluster.kill_node(name)
@@ -39,7 +46,8 @@ class EmulatedBench:
 
 def bench(slurm: str) -> Iterator[EmulatedBench]:
     settings = {"kill_wait": 1.0, "requeue_delay": 0.2, "node_down": 0.5, "slurm": slurm, "mpi": "none"}
-    with EmulatedCluster(nodes=2, cpus=2, partitions=default_partitions(grace=3.0), **settings) as cluster:
+    partitions = (*default_partitions(grace=3.0), parse_partition("short,limit=120s"))
+    with EmulatedCluster(nodes=2, cpus=2, partitions=partitions, **settings) as cluster:
         yield EmulatedBench(cluster)
 
 
@@ -72,6 +80,12 @@ def test_commands_answer_as_on_a_cluster(new: EmulatedBench, tmp_path: Path, cas
     conformance.check_answer(case, new, tmp_path)
 
 
-@pytest.mark.parametrize("case", LIFE_CASES, ids=lambda case: case.check.__name__)
+SLOWER = frozenset({"singleton", "changes", "own_requeue"})
+"""Lives that only `make test-full` runs."""
+
+
+@pytest.mark.parametrize(
+    "case", sampled(LIFE_CASES, lambda case: case.check.__name__ not in SLOWER), ids=lambda case: case.check.__name__
+)
 def test_jobs_live_as_on_a_cluster(new: EmulatedBench, tmp_path: Path, case):
     case.check(new, tmp_path)

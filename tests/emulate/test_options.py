@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpcresume.config.timetable import SignalPlan, parse_signal
+from hpcresume.emulate.commands.call import ScriptText
 from hpcresume.emulate.dependencies import Dependency, Fate, Met, judge, parse_dependency
 from hpcresume.emulate.filenames import file_name
 from hpcresume.emulate.getopt_long import OptionError, read_options
@@ -221,7 +222,9 @@ ALPHABET = st.text(string.printable, max_size=60)
 @example(["--wrap", "$(touch /tmp/x)"])
 def test_any_words_are_a_submission_or_one_refusal(words):
     try:
-        read_submission(words, {}, cwd="/nonexistent", now=0.0, stdin=lambda: "#!/bin/sh\n")
+        read_submission(
+            words, {}, cwd="/nonexistent", now=0.0, read=lambda wanted: ScriptText("#!/bin/sh\n", wanted.name)
+        )
     except OptionError as error:
         assert error.text.endswith("\n")
         assert error.code in (1, 255)
@@ -231,7 +234,7 @@ def test_any_words_are_a_submission_or_one_refusal(words):
 def test_any_script_is_read_or_refused(lines):
     text = "#!/bin/sh\n" + "\n".join(f"#SBATCH {line}" for line in lines)
     try:
-        read_submission([], {}, cwd="/", now=0.0, stdin=lambda: text)
+        read_submission([], {}, cwd="/", now=0.0, read=lambda wanted: ScriptText(text, wanted.name))
     except OptionError as error:
         assert error.text.startswith("sbatch: ")
 

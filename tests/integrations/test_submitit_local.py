@@ -17,7 +17,7 @@ import pytest
 import hpcresume as hr
 from tests.integrations import trainings
 from tests.integrations.trainings import expected, train
-from tests.support.launching import wait_until
+from tests.support.launching import ledger, wait_until
 from tests.support.mpi import child_environment
 from tests.support.sampling import sampled
 
@@ -104,7 +104,8 @@ def test_an_exception_on_one_rank_is_reported_for_all(tmp_path):
     job = executor.submit(hr.Resumable(train), str(tmp_path / "run"), crash_at=3, out=str(tmp_path))
     trace = str(job.task(1).exception())
     assert "ZeroDivisionError: at step 3" in trace
-    assert isinstance(job.exception(), submitit.core.utils.FailedJobError)
+    with pytest.raises(submitit.core.utils.FailedJobError, match=r"task 1 has failed .*job.task\(1\).exception\(\)"):
+        job.results()
 
 
 def held() -> None:
@@ -146,19 +147,24 @@ def test_a_preempt_signal_of_the_users_own_is_a_warning_too(tmp_path, monkeypatc
     assert job.result()["attempt"] == 2, job.stderr()
 
 
-def late_session(run: str, out: str) -> dict[str, object]:
+def late_session(run: str, out: str, numbers: tuple[int, ...]) -> dict[str, object]:
     """Warned before there is any session: by itself, as a slow import would be."""
     if not (Path(out) / "warned").exists():
         (Path(out) / "warned").touch()
-        os.kill(os.getpid(), signal.SIGUSR2)
-        os.kill(os.getpid(), signal.SIGTERM)
+        for number in numbers:
+            os.kill(os.getpid(), number)
         time.sleep(0.3)
     return train(run, 10, 0.02)
 
 
-def test_a_warning_before_the_session_is_kept_for_it(tmp_path):
-    result = local(tmp_path / "jobs").submit(hr.Resumable(late_session), str(tmp_path / "run"), str(tmp_path)).result()
-    assert result["attempt"] == 2
+@pytest.mark.parametrize("numbers", [(signal.SIGUSR2, signal.SIGTERM), (signal.SIGTERM,)], ids=["both", "TERM"])
+def test_a_warning_before_the_session_is_kept_for_it(tmp_path, numbers):
+    """USR2 is blocked until the session listens; TERM is not, and must be delivered to it a second time."""
+    job = local(tmp_path / "jobs").submit(hr.Resumable(late_session), str(tmp_path / "run"), str(tmp_path), numbers)
+    assert job.result()["attempt"] == 2, job.stderr()
+    warned = [line["signal"] for line in ledger(tmp_path / "run", 1, "ledger.jsonl") if line["event"] == "warning"]
+    assert set(warned) <= {number.name for number in numbers}
+    assert warned
 
 
 def test_the_debug_executor_calls_it_again_in_this_process_and_leaves_no_trace(tmp_path):
@@ -174,6 +180,47 @@ def test_the_debug_executor_calls_it_again_in_this_process_and_leaves_no_trace(t
     assert set(pids_of(tmp_path)) == {os.getpid()}
     assert {n: signal.getsignal(n) for n in before} == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+def leave(run: str, how: str) -> None:
+    """Leaves the block, and the function, in a way that submitit stores no word of."""
+    with hr.session(run, reaction=0) as s:
+        for _ in s.steps(5):
+            if s.rank == s.size - 1:
+                raise SystemExit(3) if how == "exit" else KeyboardInterrupt
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("how", "tasks", "says"),
+    sampled(
+        [("exit", 1, r"sys.exit\(3\)"), ("exit", 2, r"sys.exit\(3\)"), ("key", 1, "KeyboardInterrupt")],
+        lambda cell: cell[1] == 2,
+    ),
+)
+def test_an_end_that_submitit_would_say_nothing_of_is_reported_at_once(tmp_path, how, tasks, says):
+    job = local(tmp_path / "jobs", tasks).submit(hr.Resumable(leave), str(tmp_path / "run"), how)
+    last = job.task(tasks - 1)
+    wait_until(lambda: last.paths.result_pickle.exists(), 60)
+    with pytest.raises(submitit.core.utils.FailedJobError, match=says):
+        last.result()
+
+
+def test_no_variable_of_ours_stays_in_a_process_that_goes_on(tmp_path, monkeypatch):
+    monkeypatch.delenv("HPCRESUME_RUN", raising=False)
+    before = dict(os.environ)
+    job = submitit.AutoExecutor(tmp_path / "jobs", cluster="debug").submit(hr.Resumable(seen_run, run=tmp_path / "a"))
+    assert job.exception() is None, "which submitit calls without restoring the environment"
+    assert dict(os.environ) == before
+    assert hr.Resumable(seen_run, run="b")() == "b"
+    assert dict(os.environ) == before
+    monkeypatch.setenv("HPCRESUME_RUN", "the user's")
+    assert hr.Resumable(seen_run, run="b")() == "b"
+    assert os.environ["HPCRESUME_RUN"] == "the user's"
+
+
+def seen_run() -> str | None:
+    return os.environ.get("HPCRESUME_RUN")
 
 
 def test_called_by_hand_it_is_the_function_itself(tmp_path):

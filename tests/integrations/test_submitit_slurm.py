@@ -13,7 +13,7 @@ import pytest
 
 import hpcresume as hr
 from tests.integrations import trainings
-from tests.integrations.trainings import expected, train
+from tests.integrations.trainings import expected, train, train_sharing_only_the_run
 from tests.slurm.cluster import missing_programs, running_cluster
 from tests.support.launching import ledger, wait_until
 from tests.support.mpi import AS_ROOT, child_environment
@@ -121,15 +121,20 @@ def test_what_may_not_be_requeued_is_reported_as_uncompleted_by_all_ranks(tmp_pa
 @pytest.mark.parametrize("supervised", [True, False])
 def test_an_exception_is_reported_and_the_job_does_not_come_back(tmp_path, cluster, supervised):
     if supervised:
-        job = hr.submit(description(tmp_path, kwargs={"crash_at": 3}), cluster="slurm")
+        job = hr.submit(description(tmp_path, train_sharing_only_the_run, kwargs={"crash_at": 3}), cluster="slurm")
     else:
         executor = submitit.AutoExecutor(tmp_path / "jobs", cluster="slurm")
         executor.update_parameters(nodes=2, tasks_per_node=1, timeout_min=5, slurm_srun_args=["--mpi=pmix"])
         job = executor.submit(hr.Resumable(train), str(tmp_path / "run"), crash_at=3)
     wait_until(lambda: job.task(1).paths.result_pickle.exists(), 60)
     assert "ZeroDivisionError: at step 3" in str(job.task(1).exception())
-    wait_until(lambda: cluster.job(job.job_id)["JobState"] in ("FAILED", "COMPLETED", "CANCELLED"), 60)
-    assert cluster.job(job.job_id)["Restarts"] == "0"
+    wait_until(lambda: cluster.job(job.job_id)["JobState"] not in ("RUNNING", "COMPLETING"), 60)
+    if supervised:
+        decided = [line["decision"] for line in ledger(tmp_path / "run", 1) if line["event"] == "decision"]
+        assert decided == ["hold"]
+        job.cancel()  # it may be kept in the queue, held
+    else:
+        assert (cluster.job(job.job_id)["JobState"], cluster.job(job.job_id)["Restarts"]) == ("FAILED", "0")
     assert len(list((tmp_path / "run/attempts").iterdir())) == 1
 
 
@@ -153,6 +158,19 @@ def test_submitits_own_function_beside_it_is_untouched(tmp_path, cluster):
     executor = submitit.AutoExecutor(tmp_path / "jobs", cluster="slurm")
     executor.update_parameters(timeout_min=5)
     assert results(executor.submit(trainings.plain, 2, 3), cluster) == [5]
+
+
+def test_a_cancelled_job_is_not_brought_back(tmp_path, cluster):
+    """Slurm takes a requeue of a job that it is ending (seen: COMPLETING), so it must not be asked for."""
+    executor = submitit.AutoExecutor(tmp_path / "jobs", cluster="slurm")
+    executor.update_parameters(nodes=2, tasks_per_node=1, timeout_min=5, slurm_srun_args=["--mpi=pmix"])
+    job = executor.submit(hr.Resumable(train), str(tmp_path / "run"), 2000, out=str(tmp_path), seconds=0.05)
+    wait_until(lambda: steps_of(tmp_path) > 5, 60)
+    job.cancel()
+    wait_until(lambda: cluster.job(job.job_id)["JobState"] not in ("RUNNING", "COMPLETING"), 60)
+    assert (cluster.job(job.job_id)["JobState"], cluster.job(job.job_id)["Restarts"]) == ("CANCELLED", "0")
+    decided = [line for line in ledger(tmp_path / "run", 1) if line["event"] in ("cause", "requeue")]
+    assert [line.get("cause") for line in decided] == ["operator"]
 
 
 def test_a_warning_before_the_time_limit_is_no_preemption_and_comes_back_too(tmp_path, cluster):

@@ -1,7 +1,8 @@
 """A data-parallel torch training under gloo: ddp_training.py RUN OUT STEPS SECONDS_A_STEP [WORD]….
 
 Each rank appends to OUT/rank-N.jsonl a line for each step, and the digest of its final state. The program
-makes torch's process group itself, as most do; with `lent` the session does. `named` asks for comm="torch".
+makes torch's process group itself, as most do; with `lent` the session does. `named` asks for comm="torch". With
+`rebuilt` DDP may lay its buckets out anew; with `settled` it has done so before the loop.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def main() -> None:
     with hr.session(run, every="1000 steps", reaction=0.02, comm="torch" if "named" in words else "auto") as s:
         # DDP lays its buckets out anew in the second step of every process, and with more than two ranks the order of
         # a sum depends on the layout: without this, or two throwaway steps before the loop, a resume differs by an ulp.
-        model = torch.nn.parallel.DistributedDataParallel(net, find_unused_parameters=True)
+        steady = not {"rebuilt", "settled"} & set(words)
+        model = torch.nn.parallel.DistributedDataParallel(net, find_unused_parameters=steady)
+        for _ in range(2 if "settled" in words else 0):
+            model(data[:4, :8]).sum().mul(0).backward()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         torch.manual_seed(100 + s.rank)
         s.track(model=net, optimizer=optimizer)

@@ -9,10 +9,12 @@ import pytest
 
 from hpcresume.launch.barren import barren_starts, note_barren_start
 from hpcresume.model import Cause, Decision
-from hpcresume.policy.budgets import Budgets
+from hpcresume.policy.budgets import Budgets, PastAttempt
 from hpcresume.policy.cause import ChildExit, Ending, Evidence
 from hpcresume.policy.requeue import decide
 from hpcresume.slurm.environment import SlurmEnvironment
+
+CRASHED = PastAttempt(0, Cause.CRASH, decided="come-back")
 
 
 def job(restart: int, job_id: str = "7") -> SlurmEnvironment:
@@ -35,7 +37,7 @@ def test_starts_without_an_attempt_are_counted_over_restarts_of_the_same_job(kno
         (run / "run.json").write_text("{}")
     for restart in range(3):
         assert len(barren_starts(run, job(restart))) == restart
-        note_barren_start(run, job(restart), Cause.CRASH)
+        note_barren_start(run, job(restart), CRASHED)
     assert barren_starts(run, job(3, job_id="8")) == (), "another job's starts do not count"
     assert barren_starts(run, job(5)) == (), "a start in between that claimed an attempt breaks the row"
 
@@ -50,10 +52,10 @@ def test_ranks_that_are_killed_before_any_session_are_held_after_the_budget(tmp_
         decisions.append(verdict.decision)
         if verdict.decision is Decision.HOLD:
             break
-        note_barren_start(None, slurm, Cause.CRASH)
+        note_barren_start(None, slurm, CRASHED)
     assert decisions == [Decision.COME_BACK, Decision.COME_BACK, Decision.HOLD]
 
 
 def test_outside_slurm_nothing_is_written(tmp_path: Path) -> None:
-    note_barren_start(None, replace(job(0), job_id=None), Cause.CRASH)
+    note_barren_start(None, replace(job(0), job_id=None), CRASHED)
     assert not (tmp_path / "state").exists()

@@ -162,3 +162,20 @@ def test_no_attempt_counts_as_done_unless_the_ranks_said_so(evidence):
             evidence.decision.decision is Decision.DONE or evidence.decision.cause_hint is Cause.DONE
         )
         assert said or (evidence.child is not None and evidence.child.clean and not evidence.claimed)
+
+
+@pytest.mark.parametrize(
+    ("facts", "chosen"),
+    [
+        (JobFacts("RUNNING", start=100.0, preempted_at=160.0), True),
+        (JobFacts("RUNNING", start=100.0, preempted_at=60.0), False),
+        (JobFacts("RUNNING", preempted_at=60.0), True),
+        (JobFacts("COMPLETING", start=100.0, preempted_at=100.0), True),
+        (JobFacts("PENDING", start=900.0, preempted_at=160.0), True),
+        (JobFacts("RUNNING", start=100.0), False),
+    ],
+)
+def test_the_preemption_of_an_earlier_start_is_not_this_ones(facts, chosen):
+    assert facts.being_preempted is chosen
+    warned = Evidence(claimed=True, child=ChildExit(code=75), signals=(SignalReceived(10, 165.0),), job=(facts,))
+    assert (name_cause(warned).cause is Cause.PREEMPTED) is chosen

@@ -176,7 +176,7 @@ def test_a_run_whose_disk_is_full_for_every_record_is_held_all_the_same(tmp_path
     script = tmp_path / "full.py"
     script.write_text(NO_SPACE)
     env, log = slurm(state="RUNNING", reason="None")
-    done = launch(script, tmp_path / "run", env=env)
+    done = launch(script, tmp_path / "run", env=env, options=("--when-held", "end"))
     assert done.returncode == 77, done.stderr
     assert not (tmp_path / "run/attempts/0001/decision.json").exists()
     assert requeues(log) == []

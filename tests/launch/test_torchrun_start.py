@@ -14,6 +14,7 @@ import pytest
 
 from hpcresume.errors import ConfigError
 from hpcresume.integrations import torchrun_agent
+from hpcresume.io import ports
 from hpcresume.launch import torchrun
 from hpcresume.launch.starter import plan_start
 from hpcresume.slurm.environment import SlurmEnvironment
@@ -88,7 +89,7 @@ def test_what_does_not_go_together_is_refused(more, says, monkeypatch):
 
 def test_each_job_and_restart_has_a_port_of_its_own_that_nobody_listens_on():
     first = torchrun.free_port(JOB)
-    assert torchrun.FIRST_PORT <= first < torchrun.FIRST_PORT + torchrun.PORTS <= 32768
+    assert ports.FIRST_PORT <= first < ports.FIRST_PORT + ports.PORTS <= 32768
     with socket.socket() as taken:
         taken.bind(("", first))
         taken.listen()
@@ -99,7 +100,7 @@ def test_each_job_and_restart_has_a_port_of_its_own_that_nobody_listens_on():
 
 
 def test_when_no_port_is_free_it_says_so(monkeypatch):
-    monkeypatch.setattr(torchrun, "_is_free", lambda port: False)
+    monkeypatch.setattr(ports, "is_free", lambda port: False)
     with pytest.raises(ConfigError, match="none of 200 ports"):
         torchrun.free_port(JOB)
 
@@ -114,6 +115,35 @@ def test_a_name_that_leads_elsewhere_is_not_where_the_agents_meet(monkeypatch):
     assert torchrun.meeting_address(JOB) == socket.gethostname()
     leads["n0"] = "127.0.0.1"
     assert torchrun.meeting_address(JOB) == "n0"
+
+
+@pytest.fixture
+def nameless(monkeypatch):
+    """A machine none of whose names leads anywhere, as in a job of nodes that are in no DNS."""
+    known = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "203.0.113.7": "203.0.113.7"}
+
+    def resolve(name, *_, **__):
+        if name not in known:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (known[name], 0))]
+
+    monkeypatch.setattr(torchrun.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(torchrun.socket, "gethostname", lambda: "localhost")
+    monkeypatch.setattr(torchrun.socket, "getfqdn", lambda: "localhost.localdomain")
+    return monkeypatch
+
+
+def test_without_a_name_the_agents_meet_where_slurm_itself_finds_the_node(nameless):
+    nameless.setattr(torchrun, "node_address", lambda node: {"n0": "127.0.0.1"}[node])
+    assert torchrun.meeting_address(JOB) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("address", [None, "203.0.113.7", "not-known"])
+def test_every_node_is_never_sent_to_itself_it_is_an_error_that_says_what_was_tried(nameless, address):
+    nameless.setattr(torchrun, "node_address", lambda node: address)
+    with pytest.raises(ConfigError, match="where this one is: none of n0, localhost") as caught:
+        torchrun.meeting_address(JOB)
+    assert "/etc/hosts" in str(caught.value.hint)
 
 
 def test_the_agent_takes_its_node_from_slurm_and_the_first_failure_counts():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, missing_programs, running_cluster
+from tests.slurm.cluster import Cluster, root_2411, running_cluster, skip_without_slurm
 from tests.support.mpi import mpiexec
 
 STEPS = 160
@@ -23,14 +25,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slurm)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of what may differ between versions of Slurm is marked `slurm_versions` and runs on each.
+
+    HPCRESUME_TEST_SLURM=24.11 runs all others on that one too, instead of the installed one.
+    """
+    if "slurm_name" in metafunc.fixturenames:
+        both = any(mark.name == "slurm_versions" for mark in metafunc.definition.iter_markers())
+        names = ["installed", "24.11"] if both else [os.environ.get("HPCRESUME_TEST_SLURM", "installed")]
+        ids = names if both else [pytest.HIDDEN_PARAM]
+        metafunc.parametrize("slurm_name", names, ids=ids, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def slurm_name(request: pytest.FixtureRequest) -> str:
+    """Which Slurm: the one that is installed, or the 24.11 in a root of its own."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cluster]]:
+    """Starts the cluster of a name when it is first asked for; each has two nodes and lives until the end."""
+    running: dict[str, Cluster] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str) -> Cluster:
+            if name not in running:
+                root = None if name == "installed" else root_2411()
+                base = tmp_path_factory.mktemp("slurm") / "c"
+                running[name] = stack.enter_context(running_cluster(base, root=root))
+            return running[name]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def cluster(slurm_name: str, clusters: Callable[[str], Cluster]) -> Cluster:
     """Two nodes, a partition that is preempted and one that preempts."""
-    missing = missing_programs()
-    if missing:
-        pytest.skip(f"no real Slurm here: {', '.join(missing)} missing; `make test-slurm` installs them where it may")
-    with running_cluster(tmp_path_factory.mktemp("slurm") / "c") as running:
-        yield running
+    skip_without_slurm()
+    return clusters(slurm_name)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.emulate import conformance
-from tests.emulate.conformance import ANSWER_CASES, EXIT_CASES, LIFE_CASES, SIGNAL_CASES
+from tests.emulate.conformance import ANSWER_CASES, EXIT_CASES, SIGNAL_CASES
+from tests.emulate.lives import LIFE_CASES
 from tests.slurm.cluster import Cluster
+from tests.support.sampling import sampled
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -27,14 +29,18 @@ class RealBench:
         self.cluster = cluster
         self.version = ".".join(self.command("sinfo", "--version").stdout.split()[-1].split(".")[:2])
         self._down: list[str] = []
+        if "PartitionName=short " not in self.command("scontrol", "show", "partition", "-o").stdout:
+            self.command("scontrol", "create", "PartitionName=short", "Nodes=ALL", "MaxTime=2", "State=UP")
 
-    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *words: str, check: bool = True, stdin: str = "", cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         tools = str(Path(sys.executable).parent)
         env = {**self.cluster.env, "PATH": f"{tools}{os.pathsep}{self.cluster.env['PATH']}",
                "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1",
                "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # fmt: skip
         return subprocess.run(
-            words, env=env, check=check, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200
+            words, env=env, check=check, capture_output=True, text=True, input=stdin, cwd=cwd, timeout=200
         )
 
     def kill_node(self, name: str) -> None:
@@ -55,16 +61,25 @@ def bench(cluster: Cluster) -> RealBench:
 
 SAMPLED = frozenset({"preempt_with_b", "requeue", "signal_full"})
 """Of the cases that take half a minute each, those that CI runs; `make test-slurm-full` runs all."""
+BY_VERSION = [case for case in SIGNAL_CASES if "; " in case.outcome]
+"""Those that say themselves that versions of Slurm differ. CI runs them all, on each version that is there."""
+ALIKE = [case for case in SIGNAL_CASES if case not in BY_VERSION]
 
 
-def sampled(cases):
-    return [case if case.name in SAMPLED else pytest.param(case, marks=pytest.mark.full) for case in cases]
-
-
-@pytest.mark.parametrize("case", sampled(SIGNAL_CASES), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", sampled(ALIKE, lambda case: case.name in SAMPLED), ids=lambda case: case.name)
 def test_signals_reach_whom_the_emulator_sends_them_to(bench: RealBench, tmp_path: Path, case):
-    if case.elsewhere:
-        pytest.skip(f"tested in {case.elsewhere}")
+    case.check(bench, tmp_path)
+
+
+@pytest.mark.slurm_versions
+@pytest.mark.parametrize("case", BY_VERSION, ids=lambda case: case.name)
+def test_what_differs_between_versions_differs_in_the_emulator_alike(
+    bench: RealBench, tmp_path: Path, case, slurm_name: str
+):
+    """The emulator knows two versions, "22.05" and "24.11": a case has an outcome for each of them."""
+    if slurm_name == "24.11":
+        assert bench.version == "24.11", "the root holds another Slurm than its name says"
+    print(f"{case.name} on Slurm {bench.version}: {case.outcome_of(bench.version)}")
     case.check(bench, tmp_path)
 
 

@@ -94,3 +94,35 @@ def test_slurm_s_own_refusal_is_shown(here):
     code, found, _ = submit("--", "--licenses=none_such:1")
     assert (code, found["error"]["kind"]) == (69, "SlurmError")
     assert "sbatch refused: sbatch: error:" in found["error"]["what"]
+
+
+@pytest.mark.parametrize("told", ["option", "variable"])
+def test_the_ranks_of_a_job_without_the_callers_environment_get_the_jobs_own(cluster, here, monkeypatch, told):
+    """Some sites ask for --export=NONE; sbatch hands that on to srun, which would then start the ranks without it."""
+    if told == "variable":
+        monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    sets = [f"environment.venv={sys.prefix}", "command=env", "log=%j.log", "environment.variables={FROM_THE_JOB: x}"]
+    words = [word for each in sets for word in ("--set", each)]
+    code, job, err = submit(*words, *(["--", "--export=NONE"] if told == "option" else []))
+    assert code == 0, err
+    cluster.wait(lambda: cluster.job(job["job_id"])["JobState"] not in ("PENDING", "RUNNING", "CONFIGURING"), "end", 90)
+    lines = (here / job["log"]).read_text().splitlines()
+    assert "FROM_THE_JOB=x" in lines
+    assert "HPCRESUME_RUN=runs/first" in lines
+    assert any(line.startswith("HPCRESUME_LAUNCH_DIR=") for line in lines)
+
+
+def test_a_function_that_names_no_time_has_the_partitions_and_not_submitits_five_minutes(cluster, here):
+    pytest.importorskip("submitit")
+    sets = ["command=", "function=json:loads", "resources.options=[--hold]", "environment.venv="]
+    limits = {}
+    for time in ("", "UNLIMITED", "390s"):
+        words = [word for each in (*sets, f"resources.time={time}") for word in ("--set", each)]
+        code, job, err = submit("--again", *words)
+        assert code == 0, err
+        limits[time] = cluster.job(job["job_id"])["TimeLimit"]
+        cluster.command("scancel", job["job_id"])
+    (here / "plain.sbatch").write_text("#!/bin/bash\n#SBATCH --hold --partition=low\ntrue\n")
+    plain = cluster.submit(here / "plain.sbatch")
+    assert limits == {"": cluster.job(plain)["TimeLimit"], "UNLIMITED": "UNLIMITED", "390s": "00:07:00"}
+    cluster.command("scancel", plain)

@@ -8,7 +8,7 @@ import pytest
 
 from hpcresume.errors import SlurmError
 from hpcresume.slurm import commands
-from hpcresume.slurm.commands import Answer, Requeue, down_nodes, execute, job_alive, requeue, show_job
+from hpcresume.slurm.commands import Answer, Requeue, down_nodes, execute, job_alive, node_address, requeue, show_job
 from tests.slurm_text.records import record
 
 BUSY = Answer(1, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
@@ -117,6 +117,24 @@ def test_what_is_no_node_list_reaches_no_command(node_list):
     script = Script(Answer(0, "n1 down", ""))
     assert down_nodes(node_list, execute=script) == ()
     assert script.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "address"),
+    [
+        (Answer(0, "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.7 NodeHostName=n1 Version=22.05.8\n", ""), "10.0.0.7"),
+        (Answer(0, "NodeName=n1 NodeAddr=fe80::1 NodeHostName=n1", ""), "fe80::1"),
+        (Answer(0, "NodeName=n1 NodeAddr=n1-ib.cluster\n", ""), "n1-ib.cluster"),
+        (Answer(0, "NodeName=n1 NodeAddr=$(reboot) x", ""), None),
+        (Answer(1, "NodeAddr=10.0.0.7", "Invalid node name"), None),
+        (Answer(None, "", "FileNotFoundError: scontrol"), None),
+    ],
+)
+def test_a_nodes_address_is_slurms_own_or_none(answer, address):
+    script = Script(answer)
+    assert node_address("n1", execute=script) == address
+    assert script.asked == [["scontrol", "--oneliner", "show", "node", "n1"]]
+    assert node_address("n1; reboot", execute=Script()) is None
 
 
 def test_a_missing_command_and_a_hanging_one_are_answers_not_exceptions():

@@ -27,7 +27,18 @@ resources:
   exclusive: true
   options: [--mail-type=END, "--comment=a \\"b\\" \\\\ #c", --overcommit]
 checkpoint: {every: 500 steps, keep: 5, verify: sample, write_path: posix}
-requeue: {max_restarts: 20, max_crashes: 5, warning_lead: 90s, warning_signal: USR2}
+requeue:
+  max_restarts: 20
+  max_crashes: 5
+  when_held: end
+  pause: 2min
+  exclude_for: 6h
+  exclude_most: 2
+  max_micro_batches: 8
+  guard: true
+  fallback: {partition: "gpu,cpu", nodes: 1, after_failures: 2, after_preemptions: 7, after_waiting: 4h}
+  warning_lead: 90s
+  warning_signal: USR2
 environment:
   modules: [cuda/12.4, openmpi/5]
   venv: my venv

@@ -1,8 +1,8 @@
 """One training for every template: 4 ranks, numpy's own generator, sums in the order of the ranks.
 
-Each rank leaves OUT/RUN-NAME/RANK.json. Steps, seconds a step and OUT come from MATRIX_STEPS, MATRIX_PAUSE, MATRIX_OUT;
-torchrun's ranks talk through gloo, all others through MPI. `expected` computes the same without either, and without
-hpcresume.
+Each rank leaves OUT/RUN-NAME/RANK.json, and in RANK.begins a line an attempt: the step that its loop began with. Steps,
+seconds a step and OUT come from MATRIX_STEPS, MATRIX_PAUSE, MATRIX_OUT; torchrun's ranks talk through gloo, all others
+through MPI. `expected` computes the same without either, and without hpcresume.
 """
 
 from __future__ import annotations
@@ -90,13 +90,18 @@ def main() -> str:
     np.random.seed(17 + ranks.rank)
     weights, momentum = begin()
     run = os.environ["HPCRESUME_RUN"]
-    with hr.session(run, every="25 steps", reaction=0.0) as s:
-        s.track(weights=weights, momentum=momentum)
-        for _ in s.steps(int(os.environ["MATRIX_STEPS"])):
-            time.sleep(float(os.environ["MATRIX_PAUSE"]))
-            move(weights, momentum, ranks.gather(contribution(np.random, weights)))
     out = Path(os.environ["MATRIX_OUT"]) / Path(run).name
     out.mkdir(parents=True, exist_ok=True)
+    begun = False
+    with hr.session(run, every="25 steps", reaction=0.0) as s:
+        s.track(weights=weights, momentum=momentum)
+        for step in s.steps(int(os.environ["MATRIX_STEPS"])):
+            if not begun:
+                begun = True
+                with (out / f"{ranks.rank}.begins").open("a") as begins:
+                    begins.write(f"{step}\n")
+            time.sleep(float(os.environ["MATRIX_PAUSE"]))
+            move(weights, momentum, ranks.gather(contribution(np.random, weights)))
     (out / f"{ranks.rank}.json").write_text(json.dumps(final(weights, momentum, np.random)))
     return "finished"
 

@@ -17,7 +17,7 @@ from hpcresume.config.job import load_job
 from hpcresume.submit import skeleton
 from hpcresume.submit.script import render
 from tests.submit.test_render import shellcheck
-from tests.support.launching import wait_until
+from tests.support.launching import ledger, wait_until
 from tests.support.mpi import child_environment
 
 FILES = ["job.sbatch", "job.yaml", "train.py"]
@@ -71,10 +71,21 @@ def test_any_name_is_the_job_s_name_letter_for_letter(call, tmp_path, name):
     assert f"runs/{name}" in eval((tmp_path / "train.py").read_text().split('"HPCRESUME_RUN", ')[1].split("))")[0])
 
 
-@pytest.mark.parametrize(("name", "says"), [("a\nb", "control character"), ("a/b", "name")])
-def test_a_name_that_cannot_be_one_is_an_error(call, tmp_path, name, says):
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a\nb", "name: holds the control character U+000A"),
+        ("a\u202eb", "name: holds the control character U+202E"),
+        ("a/b", "name: 'a/b' is not of the form wanted"),
+        ("", "name: is empty"),
+        ("..", "name: '..' is a folder's name"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_an_error_that_says_where_it_was_given(call, tmp_path, name, says):
     code, _, err = call("init", tmp_path / "x", "--name", name)
-    assert (code, says in err, (tmp_path / "x").exists()) == (78, True, False)
+    assert (code, (tmp_path / "x").exists()) == (78, False)
+    assert err.startswith(f"error: {says}")
+    assert "\nwhere: --name\n" in err
 
 
 OURS = '--config=lint.isort.known-first-party=["hpcresume"]'
@@ -152,11 +163,14 @@ def test_it_runs_at_once_in_the_emulator_and_can_be_submitted_there(call, tmp_pa
     (line,) = [line for line in out.splitlines() if line.startswith("try it here:")]
     environ = child_environment({"OMPI_MCA_btl": "^ofi"})
     environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
-    command = line.partition(":")[2].replace("--preempt 5s", "--preempt step:100")
+    command = line.partition(":")[2]
     done = subprocess.run(
         ["bash", "-c", command], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    ends = [each["cause"] for attempt in (1, 2) for each in ledger(tmp_path / "a b" / "runs" / "a-b", attempt)
+            if each["event"] == "ended"]  # fmt: skip
+    assert ends == ["preempted", "done"], "what it tells to try shows a preemption, however fast the machine is"
     assert (tmp_path / "a b" / "weights.npy").exists()
     inside = "set -e; hpcresume submit --set run=runs/again -- --hold; ! hpcresume submit --set run=runs/again"
     words = [sys.executable, "-m", "hpcresume", "emulate", "shell", "--quiet", "--", "bash", "-c", inside]

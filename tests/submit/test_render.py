@@ -30,11 +30,25 @@ GOLDEN = Path(__file__).with_name("golden")
 
 @pytest.mark.parametrize("name", sorted(JOBS))
 def test_golden_files(name):
-    """HPCRESUME_WRITE_GOLDEN=1 writes them anew; look at the difference then."""
-    script = render(read_job(JOBS[name]).spec)
+    """HPCRESUME_WRITE_GOLDEN=1 writes them anew, and fails: look at the difference then, and run again without."""
+    compare(render(read_job(JOBS[name]).spec), GOLDEN / name)
+
+
+def compare(script: str, golden: Path) -> None:
+    """A file that has just been made from the code says nothing of the code, so writing one passes no test."""
     if os.environ.get("HPCRESUME_WRITE_GOLDEN"):
-        (GOLDEN / name).write_text(script)
-    assert script == (GOLDEN / name).read_text()
+        golden.write_text(script)
+        pytest.fail(f"{golden.name} is written anew: look at it, and run again without HPCRESUME_WRITE_GOLDEN")
+    assert script == golden.read_text()
+
+
+def test_a_golden_file_that_is_written_anew_passes_no_test(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("as it was")
+    monkeypatch.setenv("HPCRESUME_WRITE_GOLDEN", "1")
+    with pytest.raises(pytest.fail.Exception, match="a is written anew"):
+        compare("otherwise", tmp_path / "a")
+    monkeypatch.delenv("HPCRESUME_WRITE_GOLDEN")
+    compare("otherwise", tmp_path / "a")
 
 
 def test_there_is_no_other_golden_file():
@@ -103,8 +117,10 @@ def test_the_supervisor_gets_everything_word_for_word(tmp_path):
     functions = {"BASH_FUNC_module%%": "() { true; }"}
     called = run_script(script, tmp_path / "w", programs, SLURM_CPUS_PER_TASK="7", **functions)
     assert called.words == [
-        "hpcresume", "launch", "--max-restarts", "20", "--max-crashes", "5", "--run=/data/runs/gpt small", "--",
-        "python", "train.py", "--text", "it's $HOME", "--lr", "3e-4",
+        "hpcresume", "launch", "--max-restarts=20", "--max-crashes=5", "--when-held=end", "--pause=2min",
+        "--exclude-for=6h", "--exclude-most=2", "--micro-batches=8", "--fallback-partition=gpu,cpu",
+        "--fallback-nodes=1", "--fallback-failures=2", "--fallback-preemptions=7", "--fallback-waiting=4h", "--guard",
+        "--run=/data/runs/gpt small", "--", "python", "train.py", "--text", "it's $HOME", "--lr", "3e-4",
     ]  # fmt: skip
     wanted = {
         "OMP_NUM_THREADS": "7", "NOTE": "it's $(x)", "SRUN_CPUS_PER_TASK": "7", "HPCRESUME_RUN": "/data/runs/gpt small",
@@ -117,13 +133,60 @@ def test_the_supervisor_gets_everything_word_for_word(tmp_path):
 def test_each_task_of_an_array_has_a_run_of_its_own_and_none_without_a_number(tmp_path):
     programs = tmp_path / "bin"
     stand_in(programs, "hpcresume")
-    script = plain_scripts()["array.sbatch"]
+    script = render(read_job(JOBS["container-array.sbatch"]).spec)
     called = run_script(script, tmp_path / "w", programs, SLURM_ARRAY_TASK_ID="7")
-    assert called.environ["HPCRESUME_RUN"] == "runs/my-run-7"
-    assert "--run=runs/my-run-7" in called.words
+    assert called.environ["HPCRESUME_RUN"] == "runs/sweep-7"
+    assert "--run=runs/sweep-7" in called.words
     alone = run_script(script, tmp_path / "w", programs)
     assert (alone.words, alone.code != 0) == ([], True)
     assert "submit this with sbatch" in alone.errors
+
+
+BATCH = sorted(name for name in plain_scripts() if name.endswith(".sbatch"))
+
+
+@pytest.mark.parametrize("name", BATCH)
+@pytest.mark.parametrize(
+    "job", ["gpt-small", "a b", 'it\'s $(touch bad) `touch bad` "$HOME" \\', "-x", "*", "ünï", "..."]
+)
+def test_a_plain_script_s_run_is_called_as_its_job(name, job, tmp_path):
+    """So that copies of one template, with nothing but the first lines changed, share no run."""
+    programs = tmp_path / "bin"
+    stand_in(programs, "hpcresume")
+    run = f"runs/{job}-7" if name == "array.sbatch" else f"runs/{job}"
+    variables = {"SLURM_JOB_NAME": job, "SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
+    called = run_script(plain_scripts()[name], tmp_path / "w", programs, **variables)
+    assert (called.code, called.environ["HPCRESUME_RUN"]) == (0, run), called.errors
+    assert f"--run={run}" in called.words
+    assert not (tmp_path / "w" / "bad").exists()
+
+
+ELSEWHERE = ["a/b", "/etc", "../x", "..", ".", "a\nb", "a\tb", "\x1b[2J"]
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [*((name, job) for name in BATCH for job in ELSEWHERE), ("apptainer.sbatch", "a:b"), ("apptainer.sbatch", "a,b")],
+)
+def test_a_plain_script_refuses_a_job_s_name_that_leads_elsewhere(name, job, tmp_path):
+    """What job.yaml refuses as a name or as the run of a container: `Title` in `job_spec`, and `job_rules`."""
+    programs = tmp_path / "bin"
+    stand_in(programs, "hpcresume")
+    variables = {"SLURM_JOB_NAME": job, "SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
+    called = run_script(plain_scripts()[name], tmp_path / "w", programs, **variables)
+    assert (called.words, called.code) == ([], 78)
+    assert called.errors.startswith("error: the job's name cannot be its run's")
+    assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["script.sbatch"]
+
+
+@pytest.mark.parametrize("name", BATCH)
+def test_a_plain_script_without_a_name_or_a_task_says_who_gives_them(name, tmp_path):
+    programs = tmp_path / "bin"
+    stand_in(programs, "hpcresume")
+    for variables in ({}, {"SLURM_JOB_NAME": "a"})[: 2 if name == "array.sbatch" else 1]:
+        alone = run_script(plain_scripts()[name], tmp_path / "w", programs, SLURM_CPUS_PER_TASK="1", **variables)
+        assert (alone.words, alone.code != 0) == ([], True)
+        assert "submit this with sbatch" in alone.errors
 
 
 @pytest.mark.parametrize("missing", ["module load cuda", "venv"])
@@ -181,15 +244,18 @@ def test_a_signal_reaches_what_the_script_has_become(tmp_path):
     stand_in(programs, "hpcresume", '#!/bin/bash\necho "$$" > "$RECORDS/pid"\n')
     script = tmp_path / "job"
     script.write_text(plain_scripts()["srun.sbatch"])
-    env = {"PATH": f"{programs}:{os.environ['PATH']}", "RECORDS": str(tmp_path)}
+    env = {"PATH": f"{programs}:{os.environ['PATH']}", "RECORDS": str(tmp_path), "SLURM_JOB_NAME": "a"}
     process = subprocess.Popen(["bash", str(script)], env=env, cwd=tmp_path)
     process.wait(timeout=30)
     assert int((tmp_path / "pid").read_text()) == process.pid
 
 
 def test_a_template_without_a_value_is_an_error_not_an_empty_text():
-    with pytest.raises(jinja2.UndefinedError):
-        fill("set_up.sh.j2", policy=[])
+    """`policy` is missing. jinja2 by itself takes what it does not know for an empty list and gives ""."""
+    spec = read_job(JOBS["smallest.sbatch"]).spec
+    assert fill("set_up.sh.j2", spec=spec, policy=[]) == ""
+    with pytest.raises(jinja2.UndefinedError, match="'policy' is undefined"):
+        fill("set_up.sh.j2", spec=spec)
 
 
 @pytest.mark.parametrize("quote", [quoting.shell_word, quoting.sbatch_word, quoting.python_value, quoting.yaml_word])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import stat
+import sys
 import time
 
 import pytest
@@ -51,7 +53,7 @@ def test_a_job_is_submitted_and_it_is_said_how_to_watch_it(slurm, call, tmp_path
     assert (code, err) == (0, "")
     assert out == (
         "job 4711  run runs/a b\nlog  slurm-4711.out\n"
-        "watch it:  squeue --jobs=4711\nwatch it:  tail -F slurm-4711.out\n"
+        "watch it:  hpcresume watch 'runs/a b'\nwatch it:  squeue --jobs=4711\nwatch it:  tail -F slurm-4711.out\n"
     )
     script = tmp_path / "work" / "runs" / "a b" / "submit" / "script.sbatch"
     assert slurm.calls("sbatch") == [["--parsable", str(script)]]
@@ -75,6 +77,9 @@ def test_a_dry_run_shows_the_script_and_the_preflight_and_changes_nothing(slurm,
     assert code == 0
     assert "#SBATCH --nodes=3\n" in out
     assert "partition  ok" in " ".join(out.split("\n")[-3:]).replace("    ", "  ")
+    code, out, _ = call("--dry-run", "--set", "log=logs/")
+    assert code == 78
+    assert "log failed logs/ is a folder (try: log: logs/%x-%j.out)" in " ".join(out.split())
     assert slurm.calls("sbatch") == []
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"job.yaml", "train.py"}
 
@@ -83,7 +88,11 @@ def test_json(slurm, call):
     code, out, _ = call("--json", "--set", "log=logs-%x-%j.out")
     found = json.loads(out)
     assert (code, found["job_id"], found["log"]) == (0, "4711", "logs-a b-4711.out")
-    assert found["watch"] == ["squeue --jobs=4711", "tail -F 'logs-a b-4711.out'"]
+    assert found["watch"] == [
+        "hpcresume watch 'runs/a b'",
+        "squeue --jobs=4711",
+        "tail -F 'logs-a b-4711.out'",
+    ]
     assert {check["name"]: check["outcome"] for check in found["checks"]} == dict.fromkeys(
         ("run", "log", "command", "environment", "script", "partition"), "ok"
     )
@@ -94,9 +103,44 @@ def test_further_options_go_to_sbatch_in_front_of_the_script(slurm, call):
     assert slurm.calls("sbatch")[0][:3] == ["--parsable", "--hold", "--begin=now+1hour"]
     assert call("--again", "--", "--hold")[0] == 0
     assert slurm.calls("sbatch")[1][:2] == ["--parsable", "--hold"]
-    code, _, err = call("--again", "job.yaml", "--", "reboot.sh")
-    assert (code, len(slurm.calls("sbatch"))) == (78, 2)
-    assert "no option of sbatch" in err
+    assert call("--again", "--", "-H", "-d", "-b=now")[0] == 0
+    for words in (["reboot.sh"], ["--begin", "now"], ["--hold", "-"]):
+        code, _, err = call("--again", "job.yaml", "--", *words)
+        assert (code, len(slurm.calls("sbatch"))) == (78, 3)
+        assert "no option of sbatch" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--array=0-3", "--set resources.array=VALUE"),
+        ("-a0-3", "--set resources.array=VALUE"),
+        ("--no-requeue", "--set requeue.enabled=VALUE"),
+        ("--requeue", "--set requeue.enabled=VALUE"),
+        ("--signal=USR2@10", "--set requeue.warning_lead=VALUE"),
+        ("--output=x", "--set log=VALUE"),
+        ("-ex", "--set log=VALUE"),
+        ("--time=5", "--set resources.time=VALUE"),
+        ("-t5", "--set resources.time=VALUE"),
+        ("--parti=x", "--set resources.partition=VALUE"),
+        ("-J=x", "--set name=VALUE"),
+        ("--open-mode=truncate", "all attempts write into one log"),
+        ("--wrap=reboot", "the script is made from the job"),
+        ("--parsable", "sbatch is asked for it anyway"),
+        ("--test-only", "nothing would be submitted"),
+        ("-V", "nothing would be submitted"),
+        ("-Q", "sbatch would not say the job's number"),
+        ("--wait", "sbatch would stay until the job is over"),
+        ("-D/tmp", "relative paths begin in the folder"),
+        ("--clusters=big", "SLURM_CLUSTERS"),
+    ],
+)
+def test_an_option_that_would_undo_the_script_is_refused_with_the_place_to_say_it(slurm, call, option, says):
+    for words in ([], ["--dry-run"]):
+        code, _, err = call(*words, "job.yaml", "--", "--hold", option)
+        assert (code, slurm.calls("sbatch")) == (78, [])
+        assert f"{option.partition('=')[0]} cannot be given beside the script" in err
+        assert says in err
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "REQUEUED", "COMPLETING", "REQUEUE_HOLD", "SUSPENDED"])
@@ -152,6 +196,47 @@ def test_two_submissions_at_once_do_not_both_happen(slurm, call, tmp_path):
     assert (code, "under way" in err, len(slurm.calls("sbatch"))) == (73, True, 1)
 
 
+def test_a_job_whose_number_cannot_be_written_down_is_said_all_the_same(slurm, call, tmp_path):
+    """The job is in the queue by then: to lose its number would be worse than any error."""
+    submit = tmp_path / "work" / "runs" / "a b" / "submit"
+    (submit / "job.json").mkdir(parents=True)  # no file can be renamed over a folder
+    code, out, err = call()
+    assert (code, out.splitlines()[0]) == (0, "job 4711  run runs/a b")
+    assert err.startswith(f"note: {submit}/job.json cannot be written (")
+    assert "will not see job 4711" in err
+    slurm.answers("sbatch", "4712")
+    code, out, err = call("--json")
+    assert (code, json.loads(out)["job_id"], "4712" in json.loads(out)["notes"][0]) == (0, "4712", True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO])
+def test_a_filesystem_without_locks_is_said_and_used(slurm, call, monkeypatch, number):
+    def flock(fd, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    code, out, err = call()
+    if number == errno.EIO:
+        assert (code, "the run directory cannot be locked" in err, slurm.calls("sbatch")) == (73, True, [])
+    else:
+        assert (code, out.startswith("job 4711"), "no locks there" in err) == (0, True, True)
+
+
+def test_that_slurm_did_not_say_whether_a_job_is_there_is_said(slurm, call, monkeypatch):
+    monkeypatch.setattr("hpcresume.slurm.commands.PAUSES", ())
+    assert call()[0] == 0
+    slurm.answers("squeue", "", err="slurm_load_jobs error: Unable to contact slurm controller", code=1)
+    code, _, err = call()
+    assert (code, err) == (0, "note: job 4711 of this run may be at work: Slurm does not say\n")
+
+
+def test_a_script_that_cannot_be_kept_is_not_submitted(slurm, call, tmp_path):
+    (tmp_path / "work" / "runs" / "a b" / "submit" / "script.sbatch").mkdir(parents=True)
+    code, _, err = call()
+    assert (code, slurm.calls("sbatch")) == (73, [])
+    assert "the script cannot be kept" in err
+
+
 def test_slurm_errors_are_typed_and_say_what_slurm_said(slurm, call):
     slurm.answers("sbatch", "", err="sbatch: error: invalid partition specified: x\n\x1b[31m", code=1)
     code, _, err = call()
@@ -193,10 +278,24 @@ def failed(out: str) -> list[str]:
         (["starter=torchrun", "command=gone.py"], "command: there is no file gone.py here"),
         (["run=job.yaml/x"], "run: {work}/job.yaml is no folder"),
         (["log=logs/%j.out"], "log: {work}/logs is no folder that can be written to"),
+        (["log=logs/"], "log: logs/ is a folder"),
+        (["run=~/runs"], "run: ~/runs is taken letter for letter"),
+        (["run=$SCRATCH/runs"], "run: $SCRATCH/runs is taken letter for letter"),
         (["environment.venv=v"], "environment: v/bin/activate is missing"),
         (["container.image=i.sif"], "container: there is no image i.sif"),
         (["resources.nodes=5"], "partition: low has only 4 nodes, and the job wants 5"),
         (["resources.time=25h"], "partition: low allows 1-00:00:00, and the job wants 25h"),
+        ([f"run={'x' * 300}/y"], "run: {work}/xxx"),
+        ([f"name={'ü' * 200}", "run="], "run: {work}/runs/ü"),
+        ([f"command=python {'x' * 300}.py"], "command: xxx"),
+        ([f"container.image={'x' * 300}"], "container: xxx"),
+        ([f"environment.venv={'x' * 300}"], "environment: xxx"),
+        ([f"log={'x' * 300}/%j"], "log: xxx"),
+        (
+            ["container.image=train.py", "environment.variables.APPTAINER_CONTAINALL=1"],
+            "container: APPTAINER_CONTAINALL hides Slurm",
+        ),
+        (["command=", "function=json:loads", "environment.venv=v"], "environment: the function runs under {python},"),
         (["resources.time=UNLIMITED"], "partition: low allows 1-00:00:00, and the job wants UNLIMITED"),
         (["environment.before_commands=['if true']"], "script: bash does not understand it: bash: line"),
         (["command=", "function=nowhere.at_all:f"], "function: there is no module nowhere"),
@@ -207,10 +306,19 @@ def test_preflight_finds(slurm, call, tmp_path, sets, said):
     code, out, _ = call("--dry-run", "--json", *words)
     assert code == 78
     (found,) = failed(out)
-    assert found.startswith(said.format(work=tmp_path / "work"))
+    assert found.startswith(said.format(work=tmp_path / "work", python=sys.executable))
     code, _, err = call(*words)
     assert (code, slurm.calls("sbatch")) == (78, [])
     assert "preflight" in err
+
+
+def test_a_container_is_not_started_where_a_folders_name_would_be_two_binds(slurm, call, tmp_path, monkeypatch):
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "work" / "train.py").rename(tmp_path / "a,b" / "i.sif")
+    (tmp_path / "work" / "job.yaml").rename(tmp_path / "a,b" / "job.yaml")
+    monkeypatch.chdir(tmp_path / "a,b")
+    code, out, _ = call("--dry-run", "--json", "--set", "container.image=i.sif")
+    assert (code, failed(out)) == (78, [f"container: apptainer takes : and , in {tmp_path}/a,b as separators"])
 
 
 def test_preflight_finds_a_finished_run_and_variables_that_win_over_the_script(slurm, call, tmp_path, monkeypatch):
@@ -220,6 +328,81 @@ def test_preflight_finds_a_finished_run_and_variables_that_win_over_the_script(s
     found = failed(call("--dry-run", "--json")[1])
     assert [line.partition(":")[0] for line in found] == ["run", "variables"]
     assert "2 things speak against it" in call()[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SBATCH_ARRAY_INX", "0-3", "unset SBATCH_ARRAY_INX, or resources.array in the job"),
+        ("SBATCH_OUTPUT", "x", "unset SBATCH_OUTPUT, or log in the job"),
+        ("SBATCH_ERROR", "x", "unset SBATCH_ERROR, or log in the job"),
+        ("SBATCH_NO_REQUEUE", "1", "unset SBATCH_NO_REQUEUE"),
+        ("SBATCH_SIGNAL", "USR2@10", "unset SBATCH_SIGNAL"),
+        ("SBATCH_OPEN_MODE", "truncate", "unset SBATCH_OPEN_MODE"),
+        ("SBATCH_TIMELIMIT", "5", "unset SBATCH_TIMELIMIT"),
+        ("SBATCH_JOB_NAME", "other", "unset SBATCH_JOB_NAME"),
+        ("SBATCH_WAIT", "", "unset SBATCH_WAIT"),
+        ("SBATCH_CLUSTERS", "big", "unset SBATCH_CLUSTERS"),
+        # The same as the script, or nobody's default but the user's.
+        ("SBATCH_REQUEUE", "1", None),
+        ("SBATCH_NO_REQUEUE", "0", None),
+        ("SBATCH_OPEN_MODE", "append", None),
+        ("SBATCH_SIGNAL", "B:USR1@300", None),
+        ("SBATCH_TIMELIMIT", "01:00:00", None),
+        ("SBATCH_PARTITION", "low", None),
+        ("SBATCH_ACCOUNT", "mine", None),
+        ("SBATCH_EXPORT", "NONE", None),
+        ("SBATCH_MEM_BIND", "local", None),
+        ("SLURM_CLUSTERS", "big", None),
+        # Nothing to sbatch, though there are options that are called so.
+        ("SBATCH_TIME", "5", None),
+        ("SBATCH_NODES", "5", None),
+    ],
+)
+def test_variables_that_contradict_the_job_are_refused_and_defaults_are_not(
+    slurm, call, monkeypatch, name, value, said
+):
+    monkeypatch.setenv(name, value)
+    code, out, _ = call("--dry-run", "--json")
+    hints = [check["hint"] for check in json.loads(out)["checks"] if check["name"] == "variables"]
+    assert hints == ([said] if said and "requeue" not in said.lower() else hints if said else [])
+    assert (code, any(hint.startswith(said or "-") for hint in hints)) == ((78, True) if said else (0, False))
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [("resources.partition=low", "SBATCH_PARTITION", "high"), ("resources.mem=4G", "SBATCH_MEM_PER_NODE", "8G"),
+     ("resources.exclusive=true", "SBATCH_EXCLUSIVE", "user"), ("requeue.enabled=false", "SBATCH_REQUEUE", "yes"),
+     ("resources.options=[--distribution=block]", "SBATCH_DISTRIBUTION", "cyclic")],
+)  # fmt: skip
+def test_a_variable_does_not_win_over_what_the_job_says(slurm, call, monkeypatch, given, name, value):
+    monkeypatch.setenv(name, value)
+    code, out, _ = call("--dry-run", "--json", "--set", given)
+    assert (code, [each.partition(" would win")[0] for each in failed(out)]) == (78, [f"variables: {name}"])
+    monkeypatch.delenv(name)
+    assert call("--dry-run", "--set", given)[0] == 0
+
+
+def test_that_the_job_gets_another_path_than_this_is_said(slurm, call, monkeypatch):
+    assert "not checked" not in call("--", "--export=ALL,A=b")[2]
+    assert "not checked: environment: the job does not get this PATH" in call("--again", "--", "--export=NONE")[2]
+    assert "does not get this PATH" in call("--again", "--set", "resources.options=[--export=A]")[2]
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    assert "does not get this PATH" in call("--again")[2]
+    assert "not checked" not in call("--again", "--", "--export=ALL")[2]
+
+
+def test_the_limit_of_a_job_that_names_none_is_the_environments_or_the_partitions(slurm, call, monkeypatch):
+    none = ("--dry-run", "--json", "--set", "resources.time=")
+    assert failed(call(*none)[1]) == []
+    slurm.answers("scontrol", PARTITION.replace("DefaultTime=NONE", "DefaultTime=00:05:00"))
+    assert failed(call(*none)[1]) == [
+        "partition: low gives 00:05:00 to a job that names no time, and the warning comes 300 s before the end"
+    ]
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "60")
+    assert failed(call(*none)[1]) == []
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "4")
+    assert failed(call(*none)[1])[0].startswith("partition: $SBATCH_TIMELIMIT gives 4 to a job that names no time")
 
 
 @pytest.mark.parametrize(
@@ -248,6 +431,33 @@ def test_what_may_come_with_the_environment_is_skipped_and_said(slurm, call):
     assert "not checked: environment: hpcresume is not here; it may come with modules" in err
 
 
+def test_a_dollar_sign_in_a_variable_is_said_and_left_alone(slurm, call, tmp_path):
+    """It may be meant, as in a template; nobody who means it reads on."""
+    code, _, err = call("--set", "environment.variables.DATA=$HOME/data", "--set", "environment.variables.TEXT=5$")
+    assert (code, len(slurm.calls("sbatch"))) == (0, 1)
+    assert err == (
+        "note: environment.variables.DATA is '$HOME/data', letter for letter: $HOME is not expanded"
+        ' (try: environment.before_commands: - export DATA="$HOME/data")\n'
+    )
+    code, out, _ = call("--dry-run", "--json", "--set", "environment.variables.DATA=~/data")
+    (check,) = [each for each in json.loads(out)["checks"] if each["name"] == "variables"]
+    assert (code, check["outcome"], "letter for letter: ~" in check["detail"]) == (0, "noted", True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PATH", "/opt/bin:$PATH"), ("SLURM_JOB_ID", "4242")])
+def test_a_variable_that_would_break_the_job_is_never_submitted(slurm, call, name, value):
+    code, _, err = call("--set", f"environment.variables.{name}={value}")
+    assert (code, slurm.calls("sbatch")) == (78, [])
+    assert f"environment.variables.{name}: " in err
+
+
+@pytest.mark.parametrize("log", ["x-%a.out", "x-%j.out", "x-%A_%4a.out", "/dev/null"])
+def test_the_tasks_of_an_array_do_not_write_into_one_log(slurm, call, log):
+    assert call("--set", "resources.array=0-3", "--set", f"log={log}")[0] == 0
+    code, _, err = call("--again", "--set", "resources.array=0-3", "--set", "log=x-%A.out")
+    assert (code, "all tasks of the array would write" in err, "x-%A-%a.out" in err) == (78, True, True)
+
+
 def test_a_function_goes_through_submitit(slurm, call, monkeypatch):
     import types
 
@@ -255,9 +465,23 @@ def test_a_function_goes_through_submitit(slurm, call, monkeypatch):
     job = types.SimpleNamespace(job_id=815)
     monkeypatch.setattr("hpcresume.integrations.submitit.submit", lambda spec, cluster: seen.append(spec) or job)
     code, out, _ = call("--set", "command=", "--set", "function=json:loads", "--json")
-    assert (code, json.loads(out)["job_id"], json.loads(out)["log"]) == (0, "815", None)
+    assert (code, json.loads(out)["job_id"]) == (0, "815")
+    assert json.loads(out)["log"] == "runs/a b/submitit/815_0_log.out"
+    assert json.loads(out)["watch"][2] == (
+        "tail -F 'runs/a b/submitit/815_0_log.out' 'runs/a b/submitit/815_0_log.err'"
+    )
+    (check,) = [check for check in json.loads(out)["checks"] if check["name"] == "environment"]
+    assert (check["outcome"], check["detail"]) == ("ok", f"{sys.executable} runs it")
     assert (seen[0].function, slurm.calls("sbatch")) == ("json:loads", [])
     assert call("--set", "command=", "--set", "function=json:loads", "job.yaml", "--", "--hold")[0] == 78
+
+
+def test_a_function_needs_this_python_with_submitit_and_no_command_of_ours(slurm, call, monkeypatch):
+    slurm.removes("hpcresume")
+    wanted = ("--dry-run", "--json", "--set", "command=", "--set", "function=json:loads")
+    assert failed(call(*wanted)[1]) == []
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert failed(call(*wanted)[1]) == [f"environment: {sys.executable} has no submitit"]
 
 
 def test_the_queue_is_asked_without_believing_everything(slurm):

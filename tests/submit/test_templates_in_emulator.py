@@ -1,7 +1,8 @@
 """Every script of sbatch_templates/, its first lines filled in, under everything that can happen to a job.
 
-It comes back, and each rank's final state is that of a training that nothing disturbed, computed in this process
-without hpcresume. The emulated cluster runs real MPI and real torchrun.
+The event happens as `OUTCOMES` says, the job comes back from its newest generation, and each rank's final state is that
+of a training that nothing disturbed, computed in this process without hpcresume. The emulated cluster runs real MPI and
+real torchrun; apptainer is a stand-in, which takes apptainer's words and runs the ranks outside of any image.
 """
 
 from __future__ import annotations
@@ -11,23 +12,54 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hpcresume.emulate.cluster import EmulatedCluster
-from hpcresume.io.paths import RunPaths
+from hpcresume.emulate.cluster import EmulatedCluster, JobState
+from hpcresume.io.paths import RunPaths, parse_generation_name
 from hpcresume.ops.resources import template_path
 from tests.submit.matrix_training import expected
 from tests.submit.scripts import stand_in
 from tests.submit.test_render import APPTAINER
-from tests.support.launching import left_behind, wait_until
+from tests.support.launching import ledger, left_behind, wait_until
 from tests.support.sampling import sampled
 
 TRAINING = Path(__file__).with_name("matrix_training.py")
 STEPS = 150
 TEMPLATES = ["srun", "mpiexec", "torchrun", "apptainer", "array", "submitit"]
-EVENTS = ["finished", "preempt-usr1", "preempt-term", "time-limit", "rank-killed", "node-killed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an event has to do to the attempt that it meets.
+
+    Attributes:
+        supervisor: the warning that the supervisor in the batch step is sent.
+        ranks: the warning that the ranks stop at together, with a commit; None when they are killed without one.
+        cause: what the supervisor names.
+        slurm: Slurm's state of that start of the job.
+        step: the next attempt restores a generation of this step or a later one.
+    """
+
+    supervisor: str | None
+    ranks: str | None
+    cause: str | None
+    slurm: str
+    step: int
+
+
+OUTCOMES = {
+    #                       supervisor  ranks      cause           Slurm's state  step
+    "preempt-usr1": Outcome("SIGUSR1", "SIGUSR1", "preempted",    "REQUEUED",    40),
+    "preempt-term": Outcome(None,      "SIGTERM", "preempted",    "REQUEUED",    40),
+    "time-limit":   Outcome("SIGUSR1", "SIGUSR1", "walltime",     "REQUEUED",     1),
+    "rank-killed":  Outcome(None,      None,      "crash",        "REQUEUED",    25),
+    "node-killed":  Outcome(None,      None,      "node-failure", "NODE_FAIL",   25),
+}  # fmt: skip
+"""The preemptions and the kills come after step 40, a generation is written every 25 steps."""
+EVENTS = ["finished", *OUTCOMES]
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi, pytest.mark.timeout(240)]
 
@@ -80,10 +112,19 @@ class Case:
         """Until every run has passed it."""
         wait_until(lambda: all(progress(self.folder / "runs" / run) >= step for run in self.runs), 90)
 
+    def met(self, event: str) -> list[bool]:
+        """Which of the jobs the event happens to: one task of an array, but all have the same time limit."""
+        return [event != "finished" and (number == 0 or event == "time-limit") for number in range(len(self.runs))]
+
     def log(self) -> str:
         """All that the jobs printed."""
         paths = [*self.folder.glob("slurm-*.out"), *self.folder.glob("runs/*/submitit/*.err")]
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-6000:]}" for path in paths)
+
+    def begins(self, run: str) -> list[list[int]]:
+        """For each rank of a run the steps that the training's own loop began with, attempt by attempt."""
+        texts = [(self.folder / "out" / run / f"{rank}.begins").read_text() for rank in range(4)]
+        return [[int(line) for line in text.split()] for text in texts]
 
     def finals(self, run: str) -> list[dict[str, object]]:
         """The final state of each rank of a run."""
@@ -116,27 +157,59 @@ def surroundings(tmp_path, monkeypatch):
     return work
 
 
-def happen(event: str, case: Case, job: str) -> None:
-    """Let it happen to a job, as soon as it has saved something and is not done."""
+def happen(event: str, case: Case, jobs: list[str]) -> None:
+    """Let it happen to the first job, as soon as all have saved something and it is not done; the time limit to all."""
     if event == "finished":
         return
     if event == "time-limit":  # once is enough: on a busy machine a start alone may take longer than the time left
-        wait_until(lambda: case.cluster.job(job).restarts or case.cluster.job(job).over, 120)
-        case.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=10", check=False)
+        for job in jobs:
+            wait_until(lambda job=job: case.cluster.job(job).restarts or case.cluster.job(job).over, 120)
+            case.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=10", check=False)
         return
     case.wait_for_step(40)
     if event == "rank-killed":
-        case.cluster.kill_rank(job, 1)
+        case.cluster.kill_rank(jobs[0], 1)
     elif event == "node-killed":
-        nodes = case.cluster.run("squeue", "--noheader", f"--jobs={job}", "--format=%N").stdout.strip()
+        nodes = case.cluster.run("squeue", "--noheader", f"--jobs={jobs[0]}", "--format=%N").stdout.strip()
         case.cluster.kill_node(case.cluster.run("scontrol", "show", "hostnames", nodes).stdout.split()[-1])
     else:
-        case.cluster.preempt(job)
+        case.cluster.preempt(jobs[0])
+
+
+def check_first_attempt(run: Path, job: JobState, outcome: Outcome) -> None:
+    """The event happened, was told to whom it should, was heard, and was called by its name."""
+    session, supervisor = ledger(run, 1, "ledger.jsonl"), ledger(run, 1)
+    told = [each["signal"] for each in supervisor if each["event"] == "warning-received"]
+    if outcome.ranks is not None:  # a lost node has the end sequence of Slurm reach the supervisor as well
+        assert told[:1] == ([outcome.supervisor] if outcome.supervisor else [])
+    heard = [each["signal"] for each in session if each["event"] == "warning"]
+    stopped = [each["why"] for each in session if each["event"] == "stop"]
+    assert heard[:1] == ([outcome.ranks] if outcome.ranks else [])
+    assert stopped == ([f"warned by {outcome.ranks}"] if outcome.ranks else [])
+    assert [each["cause"] for each in supervisor if each["event"] == "ended"] == [outcome.cause]
+    assert (job.attempts[0].state, job.attempts[0].requeued) == (outcome.slurm, True)
+
+
+def check_second_attempt(run: Path, outcome: Outcome) -> int:
+    """It went on from the newest generation of the first, and not from nothing; the step of that."""
+    saved = [each["generation"] for each in ledger(run, 1, "ledger.jsonl") if each["event"] == "saved"]
+    began = [each for each in ledger(run, 2, "ledger.jsonl") if each["event"] in ("restored", "fresh-start")]
+    assert [(each["event"], each.get("generation")) for each in began] == [("restored", saved[-1])]
+    step, attempt = parse_generation_name(saved[-1]) or (-1, -1)
+    assert (step >= outcome.step, attempt) == (True, 1), saved
+    assert [each["cause"] for each in ledger(run, 2) if each["event"] == "ended"] == ["done"]
+    return step
+
+
+def check_undisturbed(run: Path, job: JobState) -> None:
+    """One attempt, done."""
+    assert (job.restarts, RunPaths(run).attempt_numbers()) == (0, [1])
+    assert [each["cause"] for each in ledger(run, 1) if each["event"] == "ended"] == ["done"]
 
 
 SAMPLED = {
     ("srun", "preempt-usr1"), ("mpiexec", "rank-killed"), ("torchrun", "preempt-term"), ("apptainer", "node-killed"),
-    ("array", "finished"), ("submitit", "preempt-usr1"),
+    ("array", "finished"), ("submitit", "time-limit"),
 }  # fmt: skip
 CELLS = [(template, event) for template in TEMPLATES for event in EVENTS]
 
@@ -148,12 +221,54 @@ def test_a_job_made_from_a_template_ends_as_if_nothing_had_been(template, event,
     with EmulatedCluster(nodes=3, cpus=4, user_signal=event != "preempt-term") as cluster:
         case = Case(template, surroundings, cluster)
         jobs = case.submit(event)
-        happen(event, case, jobs[0])
+        happen(event, case, jobs)
         cluster.wait(*jobs, timeout=150)
         ended = [cluster.job(job) for job in jobs]
     assert [job.state for job in ended] == ["COMPLETED"] * len(jobs), case.log()
-    assert (ended[0].restarts > 0) == (event != "finished"), case.log()
-    for run in case.runs:
-        assert case.finals(run) == expected(STEPS), case.log()
-        assert (surroundings / "runs" / run / "DONE").exists()
+    for name, job, met in zip(case.runs, ended, case.met(event), strict=True):
+        run = surroundings / "runs" / name
+        try:
+            begins = [0]
+            if met:
+                check_first_attempt(run, job, OUTCOMES[event])
+                begins.append(check_second_attempt(run, OUTCOMES[event]))
+            else:
+                check_undisturbed(run, job)
+            assert case.begins(name) == [begins] * 4
+            assert case.finals(name) == expected(STEPS)
+            assert (run / "DONE").exists()
+        except AssertionError:
+            print(case.log())
+            raise
     assert left_behind("MATRIX_OUT", str(surroundings / "out")) == []
+
+
+SMALL = """\
+import os
+import hpcresume as hr
+
+with hr.session(os.environ["HPCRESUME_RUN"]) as s:
+    for _ in s.steps(3):
+        pass
+print("trained", os.environ["HPCRESUME_RUN"])
+"""
+
+
+def test_two_copies_of_a_template_with_two_names_are_two_runs(surroundings):
+    """In one folder, with nothing changed but the first lines; the second job is no continuation of the first."""
+    (surroundings / "train.py").write_text(SMALL)
+    text = template_path("srun.sbatch").read_text()
+    text = re.sub(r"--nodes=\d+", "--nodes=1", re.sub(r"--ntasks-per-node=\d+", "--ntasks-per-node=1", text))
+    names = ["small", "large one"]
+    with EmulatedCluster(nodes=2, cpus=1) as cluster:
+        for name in names:
+            script = surroundings / f"{name}.sbatch"
+            script.write_text(text.replace("--job-name=my-run\n", f'--job-name="{name}"\n'))
+            cluster.submit(script, cwd=surroundings)
+        cluster.wait(timeout=60)
+        jobs = cluster.jobs()
+    logs = [job.output.read_text() for job in jobs]
+    assert [(job.name, job.state) for job in jobs] == [(name, "COMPLETED") for name in names], logs
+    assert all(f"trained runs/{name}" in log for name, log in zip(names, logs, strict=True)), logs
+    assert sorted(path.name for path in (surroundings / "runs").iterdir()) == sorted(names)
+    assert all((surroundings / "runs" / name / "DONE").exists() for name in names)

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Call", "Reply"]
+__all__ = ["Call", "Reply", "ScriptText", "Wanted"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The batch script that sbatch needs: its name as given, None for the standard input; where to look first."""
+
+    name: str | None
+    directory: str
+
+
+@dataclass(frozen=True)
+class ScriptText:
+    """A batch script as the caller of sbatch read it: its text, None when it cannot be opened, and its path."""
+
+    text: str | None
+    path: str | None
 
 
 @dataclass(frozen=True)
@@ -16,7 +32,7 @@ class Call:
     words: Sequence[str]
     cwd: str = "/"
     environ: Mapping[str, str] = field(default_factory=dict)
-    stdin: str | None = None
+    script: ScriptText | None = None
 
 
 @dataclass(frozen=True)
@@ -25,12 +41,12 @@ class Reply:
 
     Attributes:
         out, err, code: as they say.
-        wants_stdin: ask again with the standard input.
+        wanted: ask again with this script.
         wait_for: numbers of jobs whose end decides the exit code (sbatch --wait).
     """
 
     out: str = ""
     err: str = ""
     code: int = 0
-    wants_stdin: bool = False
+    wanted: Wanted | None = None
     wait_for: tuple[int, ...] = ()

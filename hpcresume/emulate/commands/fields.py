@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import time
 
@@ -9,7 +10,7 @@ from hpcresume.emulate.hostlist import compress, runs
 from hpcresume.emulate.jobs import Job, user_name
 from hpcresume.emulate.slurm_time import limit_text, stamp, used_text
 
-__all__ = ["STATES", "array_text", "job_fields", "node_or_reason", "run_time"]
+__all__ = ["STATES", "array_text", "group_name", "job_fields", "node_or_reason", "run_time"]
 
 STATES = {
     "PENDING": "PD",
@@ -52,6 +53,14 @@ def node_or_reason(job: Job) -> str:
     if job.running or job.state in ("COMPLETED", "CANCELLED", "PREEMPTED"):
         return compress(job.nodes)
     return f"({job.reason})" if job.reason != "None" or job.state != "PENDING" else "(None)"
+
+
+def group_name() -> str:
+    """The group's name, or the number where there is none."""
+    try:
+        return grp.getgrgid(os.getgid()).gr_name
+    except KeyError:
+        return str(os.getgid())
 
 
 def array_text(tasks: list[int], limit: int) -> str:
@@ -115,4 +124,27 @@ def job_fields(job: Job, shown_id: str = "") -> dict[str, str]:
         "username": user_name(),
         "workdir": request.directory,
         "wckey": shown.get("wckey", "(null)"),
+        "admin_comment": shown.get("admin-comment", "(null)"),
+        "batchflag": str(1 + min(job.restarts, 1)),
+        "cluster": "emulated",
+        "contiguous": "0",
+        "cpus-per-task": "N/A" if request.cpus_per_task is None else str(request.cpus_per_task),
+        "eligibletime": stamp(job.begin or job.submitted),
+        "excnodes": compress([*request.exclude, *job.exclude]),
+        "feature": shown.get("constraint", "(null)"),
+        "gres": shown.get("gpus-per-node", shown.get("gres", "N/A")),
+        "groupid": str(os.getgid()),
+        "groupname": group_name(),
+        "licenses": shown.get("licenses", "(null)"),
+        "maxnodes": str(request.nodes_most or nodes),
+        "mincpus": str((request.ntasks_per_node or 1) * request.cpus_of_a_task),
+        "mintmpdisk": "0",
+        "oversubscribe": "NO" if request.exclusive else "OK",
+        "preempttime": stamp(job.preempted_at, "N/A"),
+        "reqnodes": compress(request.nodelist),
+        "reservation": shown.get("reservation", "(null)"),
+        "schednodes": "(null)",
+        "sct": "*:*:*",
+        "stdin": request.input or "/dev/null",
+        "tres-alloc": f"cpu={cpus},node={nodes},billing={cpus}" if job.nodes else "",
     }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hpcresume.emulate.commands.call import Call, Reply
 from hpcresume.emulate.commands.fields import array_text, job_fields, run_time
+from hpcresume.emulate.commands.filters import by_option, during, users_of
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import compress
 from hpcresume.emulate.jobs import Job, Step, user_name
 from hpcresume.emulate.option_tables import SACCT
 from hpcresume.emulate.result import AttemptEnd
-from hpcresume.emulate.slurm_time import limit_text, stamp
+from hpcresume.emulate.slurm_time import limit_text, parse_past, stamp
 
 __all__ = ["sacct"]
 
@@ -39,6 +41,10 @@ def sacct(call: Call, controller: Controller) -> Reply:
     options = {name: value or "" for name, value in pairs}
     if "version" in options:
         return Reply(out=f"slurm {controller.settings.slurm}\n")
+    try:
+        tests = _tests(options)
+    except OptionError as error:
+        return Reply(err=error.text, code=1)
     if "helpformat" in options:
         return Reply(out="".join(f"{name}\n" for name in sorted(_FIELDS)))
     wanted = options.get("format") or (BRIEF if "brief" in options else DEFAULT)
@@ -49,12 +55,36 @@ def sacct(call: Call, controller: Controller) -> Reply:
         if match is None or name is None:
             return Reply(err=f'sacct: fatal: Invalid field requested: "{item}"\n', code=1)
         columns.append((name, int(match[2]) if match[2] else WIDTHS.get(name, 12)))
-    jobs = _select(pairs, options, controller)
+    jobs = [job for job in _select(pairs, options, controller) if all(test(job) for test in tests)]
     rows = _rows(jobs, steps="allocations" not in options, duplicates="duplicates" in options)
     if "state" in options:
         states = {text.upper() for text in options["state"].split(",")}
         rows = [row for row in rows if row["State"].split()[0] in states or row["code"] in states]
     return Reply(out=_print(columns, rows, options))
+
+
+def _tests(options: dict[str, str]) -> list[Callable[[Job], bool]]:
+    """What a job must fulfil to be listed.
+
+    Raises:
+        OptionError: a time or a user that is none.
+    """
+    users = users_of(options.get("user") or options.get("uid") or str(os.getuid()))
+    if users.unknown:
+        raise OptionError(f"sacct: error: Invalid user id: {users.unknown}\n")
+    now = time.time()
+    start, end = (_moment(options.get(name), now) for name in ("starttime", "endtime"))
+    if start is not None and start > (now if end is None else end):
+        until = stamp(now if end is None else end)
+        raise OptionError(f"sacct: error: Start time ({stamp(start)}) requested is after end time ({until}).\n")
+    return [lambda _: users.mine, by_option(options, "account", "qos"), during(start, end)]
+
+
+def _moment(text: str | None, now: float) -> float | None:
+    try:
+        return None if text is None else parse_past(text, now)
+    except ValueError:
+        raise OptionError(f"Invalid time specification (pos=0): {text}\n") from None
 
 
 def _select(pairs: Sequence[tuple[str, str | None]], options: dict[str, str], controller: Controller) -> list[Job]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 
-from hpcresume.emulate.commands.call import Call, Reply
+from hpcresume.emulate.commands.call import Call, Reply, ScriptText, Wanted
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.option_tables import SBATCH
-from hpcresume.emulate.sbatch_request import read_submission
+from hpcresume.emulate.sbatch_request import on_nodes_here, read_submission
 
 __all__ = ["sbatch"]
 
 
-class _NeedsStdin(Exception):
-    """The script comes on the standard input."""
+class _Needs(Exception):
+    """Somebody who sees the caller's files must read the script first."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
 
 
 def sbatch(call: Call, controller: Controller) -> Reply:
@@ -22,24 +26,26 @@ def sbatch(call: Call, controller: Controller) -> Reply:
     if any(name in ("version", "help", "usage") for name, _ in read_options(call.words, SBATCH, program="sbatch")[0]):
         return _about(call, controller)
 
-    def stdin() -> str:
-        if call.stdin is None:
-            raise _NeedsStdin
-        return call.stdin
+    def read(wanted: Wanted) -> ScriptText:
+        if call.script is None:
+            raise _Needs(wanted)
+        return call.script
 
     try:
-        submission = read_submission(call.words, call.environ, cwd=call.cwd, now=time.time(), stdin=stdin)
+        submission = read_submission(call.words, call.environ, cwd=call.cwd, now=time.time(), read=read)
         if submission.test_only:
             return Reply(err="sbatch: Job would start now\n")
-        jobs = controller.submit(submission.request)
-    except _NeedsStdin:
-        return Reply(wants_stdin=True)
+        request, note = on_nodes_here(submission.request, controller.nodes)
+        jobs = controller.submit(request)
+    except _Needs as needs:
+        return Reply(wanted=needs.wanted)
     except OptionError as error:
         return Reply(err=error.text, code=error.code)
     number = jobs[0].number if jobs[0].array is None else jobs[0].array
     text = f"{number}\n" if submission.parsable else f"Submitted batch job {number}\n"
     wait = tuple(job.number for job in jobs) if submission.wait else ()
-    return Reply(out="" if submission.quiet and not submission.parsable else text, wait_for=wait)
+    out = "" if submission.quiet and not submission.parsable else text
+    return Reply(out=out, err=f"sbatch: {note}\n" if note else "", wait_for=wait)
 
 
 def _about(call: Call, controller: Controller) -> Reply:

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 from hpcresume.emulate.commands.call import Call, Reply
 from hpcresume.emulate.commands.fields import STATES
+from hpcresume.emulate.commands.filters import by_option, users_of
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
-from hpcresume.emulate.jobs import Job, user_name
+from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.option_tables import SCANCEL
 
 __all__ = ["scancel", "signal_of"]
 
 _ID = re.compile(r"([0-9]{1,10}(?:_(?:\[[0-9,-]+\]|[0-9]{1,9}|\*))?)(?:\.([0-9]{1,9}|batch))?")
-_UNTOLD = frozenset({"account", "qos", "nodelist", "wckey", "reservation"})
+_UNTOLD = frozenset({"nodelist", "wckey", "reservation"})
 """What jobs here have none of: a filter that were passed over would cancel every job."""
 
 
@@ -46,7 +47,10 @@ def scancel(call: Call, controller: Controller) -> Reply:
     untold = sorted(_UNTOLD & options.keys())
     if untold:
         return Reply(err=f"scancel: error: --{untold[0]} is not known to the emulated cluster\n", code=1)
-    filters = {"user", "me", "jobname", "name", "partition", "state"} & options.keys()
+    users = users_of(options.get("user", str(os.getuid())))
+    if users.unknown:
+        return Reply(err=f"scancel: error: Invalid user name: {users.unknown}\n", code=1)
+    filters = {"user", "me", "jobname", "name", "partition", "state", "account", "qos"} & options.keys()
     if not rest and not filters:
         return Reply(err="scancel: error: No job identification provided\n", code=1)
     targets = _targets(rest, controller)
@@ -55,7 +59,7 @@ def scancel(call: Call, controller: Controller) -> Reply:
     if not rest:
         targets = [(job, None) for job in controller.jobs.values()]
     for job, step in targets:
-        if not job.over and _chosen(job, options):
+        if not job.over and users.mine and _chosen(job, options):
             _deliver(job, step, number, options, controller)
     return Reply()
 
@@ -72,7 +76,7 @@ def _targets(words: Sequence[str], controller: Controller) -> list[tuple[Job, st
 
 
 def _chosen(job: Job, options: dict[str, str]) -> bool:
-    if "user" in options and options["user"] not in (user_name(), str(os.getuid())):
+    if not by_option(options, "account", "qos")(job):
         return False
     name = options.get("jobname") or options.get("name")
     if name is not None and job.request.name not in name.split(","):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hpcresume.emulate.commands.call import Call, Reply
+from hpcresume.emulate.commands.changes import change_job
 from hpcresume.emulate.commands.show import config_text, job_text, node_text, partition_text, step_text
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import compress, expand
 from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.option_tables import SCONTROL
-from hpcresume.emulate.request import JobRequest
-from hpcresume.emulate.slurm_time import parse_begin, parse_limit
 
 __all__ = ["scontrol"]
 
@@ -171,71 +168,11 @@ def _update(words: Sequence[str], controller: Controller) -> Reply:
     for job in jobs:
         if job.over:
             return Reply(err=f"Job has already finished for job {job.id}\n", code=1)
-        for key, value in values.items():
-            change = _CHANGES.get(key)
-            if change is None:
-                return Reply(err=f"Update of this parameter is not supported: {key}={value}\nRequest aborted\n", code=1)
-            try:
-                change(job, value)
-            except ValueError:
-                return Reply(err=f"Invalid {key} value: {value}\n", code=1)
+        refusal = change_job(job, values, controller)
+        if refusal:
+            return Reply(err=refusal, code=1)
     controller.changed = True
     return Reply()
-
-
-def _set_limit(job: Job, text: str) -> None:
-    base = job.limit or 0.0
-    sign, rest = (text[0], text[1:]) if text[:1] in ("+", "-") else ("", text)
-    seconds = parse_limit(rest)
-    if sign and seconds is not None:
-        seconds = max(1.0, base + seconds if sign == "+" else base - seconds)
-    job.limit = seconds
-    job.warned_of_limit = seconds is None
-    if job.running and job.start is not None and job.preempted_at is None:
-        job.end = None if seconds is None else job.start + seconds
-
-
-def _set_requeue(job: Job, text: str) -> None:
-    if text not in ("0", "1"):
-        raise ValueError(text)
-    job.requeue = text == "1"
-
-
-def _set_exclude(job: Job, text: str) -> None:
-    job.exclude = expand(text)
-
-
-def _set_name(job: Job, text: str) -> None:
-    job.request = _replaced(job, name=text)
-
-
-def _set_comment(job: Job, text: str) -> None:
-    job.request = _replaced(job, shown={**job.request.shown, "comment": text})
-
-
-def _replaced(job: Job, **changes: Any) -> JobRequest:
-    return dataclasses.replace(job.request, **changes)
-
-
-def _set_begin(job: Job, text: str) -> None:
-    job.begin = parse_begin(text, time.time())
-
-
-def _set_priority(job: Job, text: str) -> None:
-    job.held = "JobHeldUser" if int(text) == 0 else ""
-    job.priority = int(text) or job.priority
-
-
-_CHANGES: dict[str, Callable[[Job, str], None]] = {
-    "timelimit": _set_limit,
-    "requeue": _set_requeue,
-    "excnodelist": _set_exclude,
-    "name": _set_name,
-    "jobname": _set_name,
-    "comment": _set_comment,
-    "starttime": _set_begin,
-    "priority": _set_priority,
-}
 
 
 def _update_nodes(values: dict[str, str], controller: Controller) -> Reply:
@@ -251,7 +188,7 @@ def _update_nodes(values: dict[str, str], controller: Controller) -> Reply:
         if state in ("down", "fail"):
             controller.set_down(node, values.get("reason", ""))
         elif state == "drain":
-            node.state, node.reason = "drain", values.get("reason", "")
+            node.state, node.reason, node.since = "drain", values.get("reason", ""), time.time()
         elif state in ("resume", "idle", "undrain"):
             node.state, node.reason, node.down_until = "", "", 0.0
         else:

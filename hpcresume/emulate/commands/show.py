@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from hpcresume.emulate.commands.fields import job_fields, run_time
+from hpcresume.emulate.commands.fields import group_name, job_fields, run_time
 from hpcresume.emulate.commands.sinfo import node_state
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.hostlist import compress
@@ -35,7 +35,7 @@ def job_text(job: Job, oneline: bool) -> str:
     batch = f" BatchHost={job.nodes[0]}" if job.nodes and job.start is not None else ""
     lines = [
         f"JobId={job.number} {array}JobName={request.name}",
-        f"UserId={user_name()}({os.getuid()}) GroupId={_group()}({os.getgid()}) MCS_label=N/A",
+        f"UserId={user_name()}({os.getuid()}) GroupId={group_name()}({os.getgid()}) MCS_label=N/A",
         f"Priority={f['prioritylong']} Nice={request.nice} Account={f['account']} QOS={f['qos']}",
         f"JobState={job.state} Reason={job.reason} Dependency={f['dependency']}",
         f"Requeue={int(job.requeue)} Restarts={restarts} BatchFlag={flag} Reboot=0 ExitCode={f['exit_code']}",
@@ -57,6 +57,7 @@ def job_text(job: Job, oneline: bool) -> str:
         f"OverSubscribe={sharing} Contiguous=0 Licenses={shown.get('licenses', '(null)')} Network=(null)",
         f"Command={request.command}",
         f"WorkDir={request.directory}",
+        *([f"AdminComment={shown['admin-comment']}"] if "admin-comment" in shown else []),
         *([f"Comment={shown['comment']}"] if "comment" in shown else []),
         f"StdErr={job.error()}",
         f"StdIn={request.input or '/dev/null'}",
@@ -69,15 +70,6 @@ def _counts(job: Job, f: dict[str, str]) -> str:
     per_task = job.request.cpus_of_a_task
     counts = f"NumNodes={f['numnodes']} NumCPUs={f['numcpus']} NumTasks={f['numtasks']}"
     return f"{counts} CPUs/Task={per_task} ReqB:S:C:T=0:0:*:*"
-
-
-def _group() -> str:
-    import grp
-
-    try:
-        return grp.getgrgid(os.getgid()).gr_name
-    except KeyError:
-        return str(os.getgid())
 
 
 def step_text(job: Job, step: Step, oneline: bool) -> str:
@@ -138,6 +130,7 @@ def config_text(controller: Controller) -> str:
     """What of slurm.conf has a meaning here."""
     settings = controller.settings
     signals = "send_user_signal" if settings.user_signal else ""
+    newer = settings.slurm != "22.05"
     values = {
         "ClusterName": settings.name,
         "JobFileAppend": int(settings.append),
@@ -148,13 +141,13 @@ def config_text(controller: Controller) -> str:
         "MinJobAge": "300 sec",
         "MpiDefault": settings.mpi,
         "PreemptMode": "REQUEUE",
-        "PreemptParameters": signals or "(null)",
+        "PreemptParameters": (signals if newer else "") or "(null)",
         "PreemptType": "preempt/partition_prio",
         "PreemptExemptTime": "00:00:00",
         "ProctrackType": "proctrack/linuxproc",
         "SchedulerType": "sched/builtin",
         "SLURM_VERSION": f"{settings.slurm}.0",
-        "SlurmctldParameters": "preempt_send_user_signal" if settings.user_signal else "(null)",
+        "SlurmctldParameters": "(null)" if newer or not signals else f"preempt_{signals}",
     }
     head = f"Configuration data as of {stamp(time.time())}\n"
     return head + "".join(f"{key:<23} = {value}\n" for key, value in values.items())

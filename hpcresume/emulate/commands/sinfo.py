@@ -10,24 +10,34 @@ from hpcresume.emulate.commands.call import Call, Reply
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import compress, expand
+from hpcresume.emulate.jobs import user_name
 from hpcresume.emulate.nodes import Node, Partition
 from hpcresume.emulate.option_tables import SINFO
-from hpcresume.emulate.slurm_time import limit_text
+from hpcresume.emulate.slurm_time import limit_text, stamp
 
 __all__ = ["node_state", "sinfo"]
 
 DEFAULT = "%9P %.5a %.10l %.6D %.6t %N"
+REASONS = "%20E %9u %19H %N"
 SUMMARY = "%9P %.5a %.10l %.16F %N"
-BY_NODE = "%8N %.6D %.9P %5t "
-BY_NODE_LONG = "%8N %.6D %.9P %.11T %.4c %.8z %.6m %.8d %.6w %.8f %20E"
+BY_NODE = "%8N   %.5D %.9P %6t"
+BY_NODE_LONG = "%8N   %.5D %.9P %.11T %4c %.8z %.6m %.8d %.6w %.8f %20E"
 HEADINGS = {
     "A": "NODES(A/I)", "C": "CPUS(A/I/O/T)", "D": "NODES", "E": "REASON", "F": "NODES(A/I/O/T)", "G": "GRES",
     "M": "PREEMPT_MODE", "N": "NODELIST", "O": "CPU_LOAD", "P": "PARTITION", "R": "PARTITION", "T": "STATE",
     "X": "SOCKETS", "Y": "CORES", "Z": "THREADS", "a": "AVAIL", "c": "CPUS", "d": "TMP_DISK", "e": "FREE_MEM",
     "f": "AVAIL_FEATURES", "h": "OVERSUBSCRIBE", "l": "TIMELIMIT", "m": "MEMORY", "n": "HOSTNAMES", "p": "PRIO_TIER",
-    "t": "STATE", "w": "WEIGHT", "z": "S:C:T",
+    "t": "STATE", "u": "USER", "H": "TIMESTAMP", "w": "WEIGHT", "z": "S:C:T",
 }  # fmt: skip
 _COMPACT = {"allocated": "alloc", "mixed": "mix", "completing": "comp", "drained": "drain", "draining": "drng"}
+_NAMES = {
+    "available": "a", "cpus": "c", "cpusstate": "C", "cpusload": "O", "disk": "d", "features": "f", "features_act": "f",
+    "freemem": "e", "gres": "G", "memory": "m", "nodeaddr": "n", "nodehost": "n", "nodelist": "N", "nodes": "D",
+    "nodeai": "A", "nodeaiot": "F", "oversubscribe": "h", "partition": "P", "partitionname": "R", "preemptmode": "M",
+    "prioritytier": "p", "reason": "E", "sockets": "X", "cores": "Y", "threads": "Z", "socketcorethread": "z",
+    "statecompact": "t", "statelong": "T", "time": "l", "timestamp": "H", "user": "u", "weight": "w",
+}  # fmt: skip
+"""Name of --Format → letter of --format."""
 _SPEC = re.compile(r"%(\.?)([0-9]{0,4})([A-Za-z])")
 
 
@@ -59,19 +69,44 @@ def sinfo(call: Call, controller: Controller) -> Reply:
     nodes = [n for n in controller.nodes.values() if wanted is None or n.name in wanted]
     names = options.get("partition", "").split(",") if options.get("partition") else None
     partitions = [p for p in controller.settings.partitions if names is None or p.name in names]
+    errors = ""
     text = options.get("format") or call.environ.get("SINFO_FORMAT") or _default(options)
+    if "Format" in options:
+        text, errors = _from_names(options["Format"])
+    if "list-reasons" in options:
+        nodes = [node for node in nodes if node.reason and not node.up(time.time())]
+        partitions = [controller.default_partition]
     rows = [row for p in partitions for row in _groups(p, nodes, controller, options, text)]
-    if not rows and partitions:
+    if "Node" in options:
+        order = [node.name for node in nodes]
+        rows.sort(key=lambda row: order.index(row["N"]))
+    if not rows and partitions and "list-reasons" not in options:
         rows = [_row(p, [], controller) for p in partitions] if wanted is None else []
     out = _print(text, rows, header="noheader" not in options)
     if "long" in options and "noheader" not in options:
         out = time.strftime("%a %b %d %H:%M:%S %Y\n") + out
-    return Reply(out=out)
+    return Reply(out=out, err=errors)
+
+
+def _from_names(text: str) -> tuple[str, str]:
+    """--Format as --format, and what is said about a name that is none."""
+    parts, errors = [], ""
+    for item in filter(None, text.split(",")):
+        name, _, size = item.partition(":")
+        letter = _NAMES.get(name.strip().lower())
+        if letter is None:
+            errors += f"sinfo: error: Invalid job format specification: {name}\n"
+            continue
+        right, width = size.startswith("."), size.removeprefix(".")
+        parts.append(f"%{'.' if right else ''}{width if width.isdecimal() else '20'}{letter}")
+    return "".join(parts), errors
 
 
 def _default(options: dict[str, str]) -> str:
     if "summarize" in options:
         return SUMMARY
+    if "list-reasons" in options:
+        return REASONS
     if "Node" in options:
         return BY_NODE_LONG if "long" in options else BY_NODE
     return DEFAULT
@@ -86,7 +121,7 @@ def _groups(
     if "states" in options:
         states = {s.lower().rstrip("*") for s in options["states"].split(",")}
         own = [n for n in own if {node_state(n, now).rstrip("*"), _compact(node_state(n, now)).rstrip("*")} & states]
-    if "Node" in options or "%n" in text:
+    if "Node" in options or "%n" in text or "list-reasons" in options:
         return [_row(partition, [node], controller) for node in own]
     if "summarize" in options or not re.search(r"%\.?[0-9]*[tTCEA]", text):
         return [_row(partition, own, controller)]
@@ -119,6 +154,7 @@ def _row(partition: Partition, nodes: Sequence[Node], controller: Controller) ->
         "c": str(one), "C": f"{used}/{cpus - used - away}/{away}/{cpus}", "m": "1", "G": "(null)",
         "n": nodes[0].name if nodes else "", "E": (nodes[0].reason or "none") if nodes else "none",
         "z": f"{one}:1:1", "d": "0", "w": "1", "f": "(null)", "e": "N/A", "O": "N/A", "X": str(one), "Y": "1", "Z": "1",
+        "u": user_name(), "H": stamp(nodes[0].since if nodes else None),
         "p": str(partition.tier), "h": "NO", "M": partition.preempt.upper(),
     }  # fmt: skip
 

@@ -6,11 +6,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcresume.emulate.commands.call import Call, Reply
 from hpcresume.emulate.commands.fields import STATES, array_text, job_fields
+from hpcresume.emulate.commands.filters import by_option, users_of
+from hpcresume.emulate.commands.steps import STEP_LETTERS, STEPS, step_rows
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import expand
@@ -20,6 +22,7 @@ from hpcresume.emulate.option_tables import SQUEUE
 __all__ = ["column_texts", "squeue", "unknown_job"]
 
 DEFAULT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+START = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %20Y %R"
 LONG = "%.18i %.9P %.8j %.8u %.8T %.10M %.9l %.6D %R"
 MOST_WIDE = 1000
 
@@ -29,17 +32,25 @@ LETTERS = {
     "K": ("ARRAY_TASK_ID", "arraytaskid"), "L": ("TIME_LEFT", "timeleft"), "M": ("TIME", "timeused"),
     "N": ("NODELIST", "nodelist"), "P": ("PARTITION", "partition"), "Q": ("PRIORITY", "prioritylong"),
     "R": ("NODELIST(REASON)", "reasonlist"), "S": ("START_TIME", "starttime"), "T": ("STATE", "state"),
-    "U": ("UID", "userid"), "V": ("SUBMIT_TIME", "submittime"), "W": ("LICENSES", "features"),
+    "U": ("UID", "userid"), "V": ("SUBMIT_TIME", "submittime"), "W": ("LICENSES", "licenses"),
     "Z": ("WORK_DIR", "workdir"), "b": ("TRES_PER_NODE", "tres-per-node"), "e": ("END_TIME", "endtime"),
     "f": ("FEATURES", "features"), "g": ("GROUP", "group"), "i": ("JOBID", "jobarrayid"), "j": ("NAME", "name"),
     "k": ("COMMENT", "comment"), "l": ("TIME_LIMIT", "timelimit"), "m": ("MIN_MEMORY", "minmemory"),
     "o": ("COMMAND", "command"), "p": ("PRIORITY", "priority"), "q": ("QOS", "qos"), "r": ("REASON", "reason"),
+    "n": ("REQ_NODES", "reqnodes"), "x": ("EXC_NODES", "excnodes"), "Y": ("SCHEDNODES", "schednodes"),
+    "c": ("MIN_CPUS", "mincpus"), "h": ("OVER_SUBSCRIBE", "oversubscribe"), "v": ("RESERVATION", "reservation"),
+    "d": ("MIN_TMP_DISK", "mintmpdisk"), "G": ("GROUP", "groupid"), "O": ("CONTIGUOUS", "contiguous"),
+    "z": ("S:C:T", "sct"),
     "t": ("ST", "statecompact"), "u": ("USER", "username"), "w": ("WCKEY", "wckey"), "y": ("NICE", "nice"),
 }  # fmt: skip
 """Letter of --format → (heading, field)."""
 _HEADINGS = {
     "restartcnt": "RESTART_COUNT", "numtasks": "TASKS", "exit_code": "EXIT_CODE", "requeue": "REQUEUE",
-    "stdout": "STDOUT", "stderr": "STDERR", "command": "COMMAND", "numcpus": "CPUS",
+    "stdout": "STDOUT", "stderr": "STDERR", "command": "COMMAND", "numcpus": "CPUS", "stdin": "STDIN",
+    "admin_comment": "ADMIN_COMMENT", "batchflag": "BATCH_FLAG", "cluster": "CLUSTER",
+    "cpus-per-task": "CPUS_PER_TASK", "eligibletime": "ELIGIBLE_TIME",
+    "gres": "TRES_PER_NODE", "groupname": "GROUP", "maxnodes": "MAX_NODES", "preempttime": "PREEMPT_TIME",
+    "feature": "FEATURES", "tres-alloc": "TRES_ALLOC",
 }  # fmt: skip
 _SPEC = re.compile(r"%(\.?)([0-9]{0,4})([A-Za-z])")
 
@@ -64,22 +75,30 @@ def squeue(call: Call, controller: Controller) -> Reply:
         options = {name: value or "" for name, value in pairs}
         if "version" in options:
             return Reply(out=f"slurm {controller.settings.slurm}\n")
+        users = users_of(options.get("users") or options.get("user") or str(os.getuid()))
         jobs = _select(options, controller)
     except OptionError as error:
         return Reply(err=error.text, code=error.code)
     if jobs is None:
         return unknown_job()
+    jobs = jobs if users.mine else []
     if "json" in options:
         return Reply(out=_json(jobs, controller))
-    environ = call.environ
-    if "Format" in options or ("format" not in options and "SQUEUE_FORMAT2" in environ):
-        text = _wide(options.get("Format") or environ["SQUEUE_FORMAT2"], jobs, "noheader" not in options)
+    # Seen on 22.05: an unknown user or column is said, and the rest is printed all the same, with exit code 0.
+    errors = f"squeue: error: Invalid user: {users.unknown}\n" if users.unknown else ""
+    environ, header = call.environ, "noheader" not in options
+    if "steps" in options:
+        text = _table(options.get("format") or STEPS, step_rows(jobs, options["steps"]), header, STEP_LETTERS)
+    elif "Format" in options or ("format" not in options and "SQUEUE_FORMAT2" in environ):
+        text, more = _wide(options.get("Format") or environ["SQUEUE_FORMAT2"], jobs, header)
+        errors += more
     else:
-        wanted = options.get("format") or environ.get("SQUEUE_FORMAT") or (LONG if "long" in options else DEFAULT)
-        text = _table(wanted, _rows(jobs, "array" in options), "noheader" not in options)
-    if "long" in options and "noheader" not in options:
+        usual = START if "start" in options else LONG if "long" in options else DEFAULT
+        wanted = options.get("format") or environ.get("SQUEUE_FORMAT") or usual
+        text = _table(wanted, _rows(jobs, "array" in options), header)
+    if "long" in options and header:
         text = time.strftime("%a %b %d %H:%M:%S %Y\n") + text
-    return Reply(out=text)
+    return Reply(out=text, err=errors)
 
 
 def _select(options: dict[str, str], controller: Controller) -> list[Job] | None:
@@ -87,24 +106,35 @@ def _select(options: dict[str, str], controller: Controller) -> list[Job] | None
     wanted: list[Job] | None = None
     if "jobs" in options or "job" in options:
         wanted = []
-        for text in (options.get("jobs") or options.get("job", "")).split(","):
+        texts = (options.get("jobs") or options.get("job", "")).split(",")
+        for text in texts:
             if not re.fullmatch(r"[0-9]+(_(\[[0-9,%-]+\]|[0-9]+|\*))?", text):
                 raise OptionError(f"squeue: error: Invalid job id: {text}\n")
             found = controller.find(text)
-            if not found:
+            if not found and len(texts) == 1:  # one unknown job among several is passed over in silence (seen on 22.05)
                 return None
             wanted += found
     jobs = wanted if wanted is not None else list(controller.jobs.values())
-    tests = _tests(options)
+    tests = _tests(options, controller)
     chosen = [job for job in jobs if all(test(job) for test in tests)]
     return sorted(chosen, key=lambda job: (job.state != "PENDING", job.running, -job.partition.tier, job.number))
 
 
-def _tests(options: dict[str, str]) -> list[Callable[[Job], bool]]:
-    tests: list[Callable[[Job], bool]] = [_by_state(options.get("states"))]
-    if "users" in options or "user" in options:
-        names = (options.get("users") or options.get("user", "")).split(",")
-        tests.append(lambda _: user_name() in names or str(os.getuid()) in names)
+def _nodes(text: str, controller: Controller) -> set[str]:
+    try:
+        names = expand(text)
+    except ValueError:
+        names = (text,)
+    for name in names:
+        if name not in controller.nodes:
+            raise OptionError(f"squeue: error: Invalid node name {name}\n")
+    return set(names)
+
+
+def _tests(options: dict[str, str], controller: Controller) -> list[Callable[[Job], bool]]:
+    states = options.get("states", options.get("state"))
+    tests: list[Callable[[Job], bool]] = [_by_state("PD" if "start" in options and states is None else states)]
+    tests.append(by_option(options, "account", "qos", "licenses", "reservation"))
     if "name" in options:
         names_ = options["name"].split(",")
         tests.append(lambda job: job.request.name in names_)
@@ -112,7 +142,7 @@ def _tests(options: dict[str, str]) -> list[Callable[[Job], bool]]:
         partitions = options["partition"].split(",")
         tests.append(lambda job: job.partition.name in partitions)
     if "nodelist" in options:
-        nodes = set(expand(options["nodelist"]))
+        nodes = _nodes(options["nodelist"], controller)
         tests.append(lambda job: job.running and bool(nodes & set(job.nodes)))
     return tests
 
@@ -157,13 +187,15 @@ def _together(jobs: Sequence[Job]) -> dict[str, str]:
     return {**fields, "arraytaskid": tasks.strip("[]")}
 
 
-def _table(text: str, rows: Sequence[dict[str, str]], header: bool) -> str:
+def _table(
+    text: str, rows: Sequence[Mapping[str, str]], header: bool, letters: Mapping[str, tuple[str, str]] = LETTERS
+) -> str:
     matches = list(_SPEC.finditer(text))
     columns, between, end = [], [], 0
     for match in matches:
         between.append(text[end : match.start()])
         end = match.end()
-        heading, field = LETTERS.get(match[3], ("", ""))
+        heading, field = letters.get(match[3], ("", ""))
         columns.append(_Column(heading, field, min(int(match[2] or 0), MOST_WIDE), bool(match[1])))
     tail = text[end:]
     lines = [[column.heading for column in columns]] if header else []
@@ -181,21 +213,22 @@ def column_texts(columns: Sequence[_Column], cells: Sequence[str]) -> list[str]:
     return texts
 
 
-def _wide(text: str, jobs: Sequence[Job], header: bool) -> str:
-    """--Format: `jobid,name:30,state:.10`."""
+def _wide(text: str, jobs: Sequence[Job], header: bool) -> tuple[str, str]:
+    """--Format: `jobid,name:30,state:.10`; the table, and what is said about columns that do not exist."""
     headings = {field: heading for heading, field in LETTERS.values()} | _HEADINGS
-    columns = []
+    columns, errors = [], ""
     for item in filter(None, text.split(",")):
         name, _, size = item.partition(":")
-        field = {"jobarrayid": "jobarrayid", "arraytaskid": "arraytaskid"}.get(name.lower(), name.lower())
+        field = name.strip().lower()
         if field not in _KNOWN:
-            return f"squeue: error: Invalid job format specification: {name}\n"
+            errors += f"squeue: error: Invalid job format specification: {name}\n"
+            continue
         width = re.match(r"(\.?)([0-9]*)", size)
         assert width is not None
         columns.append(_Column(headings.get(field, field.upper()), field, int(width[2] or 20), bool(width[1])))
     lines = [[column.heading for column in columns]] if header else []
     lines += [[job_fields(job).get(column.field, "") for column in columns] for job in jobs]
-    return "".join("".join(column_texts(columns, line)) + "\n" for line in lines)
+    return "".join("".join(column_texts(columns, line)) + "\n" for line in lines), errors
 
 
 _KNOWN = {field for _, field in LETTERS.values()} | set(_HEADINGS)

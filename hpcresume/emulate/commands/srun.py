@@ -16,6 +16,7 @@ from hpcresume.emulate.hostlist import compress, expand
 from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.option_tables import SRUN
 from hpcresume.emulate.sbatch_request import exported, whole
+from hpcresume.emulate.slurm_time import parse_limit
 from hpcresume.emulate.variables import short_counts
 
 __all__ = ["StepPlan", "plan_step", "task_variables"]
@@ -35,6 +36,7 @@ class StepPlan:
         name: the step's name.
         options: what `srun_program` needs besides.
         warnings: what srun says before it starts.
+        limit: seconds that the step may take (--time), None without.
     """
 
     job: Job
@@ -45,6 +47,7 @@ class StepPlan:
     name: str
     options: Mapping[str, Any]
     warnings: str = ""
+    limit: float | None = None
 
 
 def plan_step(call: Call, controller: Controller) -> StepPlan | str:
@@ -63,8 +66,11 @@ def plan_step(call: Call, controller: Controller) -> StepPlan | str:
     mpi = "pmix" if mpi.startswith("pmix") else mpi
     if mpi not in TYPES:
         raise _error(f"Couldn't find the specified plugin name for mpi/{mpi} looking at all files", "fatal")
-    if "multi-prog" in options:
-        raise _error("--multi-prog is not known to the emulated cluster")
+    for name in ("multi-prog", "het-group"):
+        if name in options:
+            raise _error(f"--{name} is not known to the emulated cluster")
+    if ":" in command:
+        raise _error("heterogeneous steps (: between commands) are not known to the emulated cluster")
     if not command:
         raise OptionError("srun: fatal: No command given to execute.\n", 1)
     job = _job(options, call, controller)
@@ -73,7 +79,7 @@ def plan_step(call: Call, controller: Controller) -> StepPlan | str:
     tasks = _spread(job, nodes, ntasks, _number(options, "ntasks-per-node") if not warning else None, options)
     return StepPlan(
         job, nodes, tasks, mpi, tuple(command), options.get("job-name") or command[0].rpartition("/")[2],
-        _settings(options, call, job, controller), warning + more,
+        _settings(options, call, job, controller), warning + more, _step_limit(options),
     )  # fmt: skip
 
 
@@ -88,6 +94,20 @@ def _number(options: Mapping[str, str], name: str) -> int | None:
     if not number:
         raise _error(f'Invalid numeric value "{options[name]}" for --{name}.')
     return number
+
+
+def _relative(text: str) -> int:
+    number = whole(text)
+    if number is None:
+        raise _error(f'Invalid numeric value "{text}" for --relative.')
+    return number
+
+
+def _step_limit(options: Mapping[str, str]) -> float | None:
+    try:
+        return parse_limit(options["time"]) if "time" in options else None
+    except ValueError:
+        raise _error("Invalid --time specification") from None
 
 
 def _job(options: Mapping[str, str], call: Call, controller: Controller) -> Job:
@@ -134,7 +154,9 @@ def _nodes(options: Mapping[str, str], job: Job, ntasks: int) -> tuple[tuple[str
             raise _error(f"Unable to create step for job {job.number}: Requested node configuration is not available")
         rest = tuple(name for name in names if name not in asked)
         names = asked if wanted is None else (*asked, *rest)
-    if wanted is not None and wanted > len(names):
+    if "relative" in options:
+        names = names[_relative(options["relative"]) :]
+    if not names or (wanted is not None and wanted > len(names)):
         raise _error(f"Unable to create step for job {job.number}: More nodes requested than permitted")
     warning = ""
     count = min(wanted or len(names), len(names))

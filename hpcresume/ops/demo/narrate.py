@@ -13,6 +13,7 @@ from typing import Any
 from hpcresume.io.paths import parse_generation_name
 from hpcresume.model import Event, Skipped
 from hpcresume.observe.facts import skipped_from
+from hpcresume.observe.figures import size
 from hpcresume.observe.follow import Update
 from hpcresume.observe.ledger_reader import Record
 
@@ -81,10 +82,8 @@ def _skipped(skipped: Skipped) -> str:
 
 def _saved(record: Record) -> _Said:
     read_back = "not read back" if record.text("read_back") == "none" else "read back"
-    size = f"{record.number('bytes') / 2**20:.1f} MiB"
-    text = (
-        f"saved {_step_of(record.text('generation'))}: {size}, {read_back}, committed, {record.number('seconds'):.2f} s"
-    )
+    nbytes, seconds = size(round(record.number("bytes"))), record.number("seconds")
+    text = f"saved {_step_of(record.text('generation'))}: {nbytes}, {read_back}, committed, {seconds:.2f} s"
     return [(text, "good")]
 
 

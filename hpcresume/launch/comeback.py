@@ -1,0 +1,333 @@
+"""What a verdict means for the job: back in the queue (later, elsewhere, off suspect nodes), or held for people to see.
+
+Requeueing kills us, so everything is recorded before it, and the job is changed right after it, which Slurm allows
+only then. In the scheduler's end sequence the requeue comes first of all: the KILL is seconds away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hpcresume.io.paths import RunPaths
+from hpcresume.launch.hands import Hands
+from hpcresume.launch.journal import say
+from hpcresume.launch.notes import Notes, read_notes, write_notes
+from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.records import lost_node
+from hpcresume.launch.siblings import forbidden_by_cluster, resubmit, stand_down, wait_elsewhere
+from hpcresume.model import EXIT_COME_BACK, Cause, Decision
+from hpcresume.policy.budgets import PastAttempt
+from hpcresume.policy.cause import Ending, Evidence
+from hpcresume.policy.fallback import JobShape, fallback_due, resources_after
+from hpcresume.policy.job_facts import JobFacts
+from hpcresume.policy.pauses import pause_before_restart
+from hpcresume.policy.requeue import Verdict
+from hpcresume.policy.suspects import NodeFacts, Suspect, add_suspects, choose_excluded
+from hpcresume.slurm.changes import (
+    LONGEST_COMMENT,
+    Change,
+    change_job,
+    comment_of,
+    expand_nodes,
+    hold_in_queue,
+    partition_nodes,
+    resource_changes,
+)
+from hpcresume.slurm.commands import Requeue, RequeueAnswer, requeue
+from hpcresume.slurm.environment import SlurmEnvironment
+
+__all__ = ["MARK", "Carried", "Case", "carry_out", "put_back"]
+
+MARK = "hpcresume: "
+"""What our comments on a job begin with."""
+PATIENCE = 1800.0
+FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
+"""Seconds for which a silent controller is asked to requeue, and between two tries, doubled each time."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attempt that has ended, and what was decided.
+
+    Attributes:
+        options: what the user asked for.
+        slurm: the job.
+        run: its run, None while unknown.
+        number: its attempt, None when none was claimed.
+        attempts: the run's attempts, this one last.
+        ending: why it ended.
+        evidence: what that rests on.
+        verdict: what was decided.
+        record: keeps an event in the attempt's journal.
+    """
+
+    options: LaunchOptions
+    slurm: SlurmEnvironment
+    run: RunPaths | None
+    number: int | None
+    attempts: tuple[PastAttempt, ...]
+    ending: Ending
+    evidence: Evidence
+    verdict: Verdict
+    record: Callable[..., Any]
+
+    @property
+    def facts(self) -> JobFacts | None:
+        """What Slurm said of the job last."""
+        return self.evidence.job[0] if self.evidence.job else None
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What came of it: `back` when Slurm will start the job again, `held` when a person has to release it first, or
+    the number of the job that goes on instead. `leaving`: Slurm is about to end us.
+    """
+
+    back: bool = False
+    held: bool = False
+    resubmitted: str | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Is Slurm about to end us?"""
+        return self.back or self.held
+
+
+def carry_out(case: Case, hands: Hands, requeued: RequeueAnswer | None = None) -> Carried:
+    """Do with the job what was decided. Never raises for anything that Slurm says.
+
+    Args:
+        case: the attempt.
+        hands: how to reach Slurm.
+        requeued: Slurm's answer, when it was asked to requeue before the ranks had ended.
+    """
+    verdict = case.verdict
+    if verdict.decision is Decision.COME_BACK:
+        return _come_back_if_wanted(case, hands, requeued)
+    carried = _hold(case, hands) if verdict.decision is Decision.HOLD else Carried()
+    if not carried.leaving:
+        stand_down(case.slurm, case.run, hands)
+    return carried
+
+
+def _come_back_if_wanted(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carried:
+    say(case.verdict.reason)
+    if case.slurm.job_id is None:
+        say(f"not under Slurm: run the same command again to go on (exit code {EXIT_COME_BACK})")
+    elif case.verdict.requeue and case.options.requeue:
+        return _come_back(case, hands, requeued)
+    elif case.facts is not None and case.facts.restarts <= case.evidence.restarts:
+        stand_down(case.slurm, case.run, hands)  # neither we nor Slurm start it again: a person's wish
+    return Carried()
+
+
+def put_back(job_id: str, record: Callable[..., Any], hands: Hands, *, patience: float = 0.0) -> RequeueAnswer:
+    """Ask Slurm to start the job again, and record what it said.
+
+    Args:
+        job_id: the job.
+        record: keeps an event in the journal.
+        hands: how to reach Slurm.
+        patience: seconds for which a controller that does not answer is asked again. Nobody else would ask for us:
+            while it restarts or fails over, waiting costs some idle minutes, and leaving costs the run.
+    """
+    answer = _patiently(lambda: requeue(job_id, execute=hands.execute, sleep=hands.sleep), hands, patience)
+    record("requeue", result=answer.result.value, detail=answer.detail)
+    if answer.result is Requeue.ACCEPTED:
+        say(f"job {job_id} is back in the queue")
+    return answer
+
+
+def _patiently(ask: Callable[[], RequeueAnswer], hands: Hands, patience: float) -> RequeueAnswer:
+    answer = ask()
+    pause, until = FIRST_WAIT, hands.clock() + patience
+    while answer.may_pass and hands.clock() + pause <= until:
+        say(f"{answer.result.value}: {answer.detail}; asking again in {pause:g} s")
+        hands.sleep(pause)
+        pause = min(2 * pause, LONGEST_WAIT)
+        answer = ask()
+    return answer
+
+
+def _come_back(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carried:
+    job_id = case.slurm.job_id
+    assert job_id is not None, "asked by carry_out"
+    hurry = case.evidence.told_to_end or requeued is not None
+    changes = [] if hurry else _changes(case, hands)
+    patience = 0.0 if hurry else PATIENCE
+    answer = requeued if requeued is not None else put_back(job_id, case.record, hands, patience=patience)
+    if answer.result is Requeue.ACCEPTED:
+        _change(case, hands, _changes(case, hands) if hurry else changes)
+        wait_elsewhere(case.options, case.slurm, case.run, hands, case.record)
+        return Carried(back=True)
+    say(f"requeue {answer.result.value}: {answer.detail}")
+    return _go_on_otherwise(case, hands, answer)
+
+
+def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer) -> Carried:
+    """Another job instead. When that cannot be, one that stands behind this one goes on, if there is one."""
+    requeueable = case.facts.requeueable if case.facts is not None else None
+    if requeueable is False and not forbidden_by_cluster(hands):
+        say("the job was submitted with --no-requeue, so it is not submitted again")
+        stand_down(case.slurm, case.run, hands)
+        return Carried()
+    number = None
+    if answer.result is not Requeue.UNAVAILABLE and case.run is not None:
+        number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case))
+    if number is None:
+        say(f"submit the job again to go on (exit code {EXIT_COME_BACK})")
+        return Carried()
+    stand_down(case.slurm, case.run, hands, number)
+    return Carried(resubmitted=number)
+
+
+# ---- changes of the job that comes back
+
+
+def _changes(case: Case, hands: Hands) -> list[Change]:
+    changes = []
+    pause = _pause(case)
+    if pause >= 1:
+        changes.append(Change("StartTime", f"now+{round(pause)}", f"{round(pause)} s of pause"))
+    why = fallback_due(case.options.fallback, case.attempts)
+    if why:
+        changes += _fallback(case, why)
+    return [*changes, *_exclusion(case, hands)]
+
+
+def _pause(case: Case) -> float:
+    name = str(case.run.root) if case.run is not None else (case.slurm.job_name or "")
+    return pause_before_restart(case.ending.cause, case.verdict.barren, name, case.options.pauses)
+
+
+def _fallback(case: Case, why: str) -> list[Change]:
+    nodes, known = case.slurm.nnodes or 1, case.evidence.job
+    shape = JobShape(
+        partition=case.facts.partition if case.facts is not None else "",
+        nodes=nodes,
+        tasks=case.slurm.ntasks or nodes,
+        # While a job is being ended Slurm counts only what it still has.
+        cpus=max((each.cpus or 0 for each in known), default=0) or case.slurm.ntasks or nodes,
+    )
+    return resource_changes(resources_after(case.options.fallback, shape, keep_partition=False), f"fallback, {why}")
+
+
+def _exclusion(case: Case, hands: Hands) -> list[Change]:
+    """ExcNodeList as it shall be, if it is not so already. Remembers the suspects."""
+    run = case.run.root if case.run is not None else None
+    notes, now, rules = read_notes(run), hands.clock(), case.options.exclusion
+    suspects = notes.suspects
+    for node, at in _lost(case, now):
+        # Each with its own time: what the next start found out may lie back a while, and may be known since.
+        if not any(each.node == node and each.at >= at for each in suspects):
+            suspects = add_suspects(suspects, [node], at, rules)
+    suspects = add_suspects(suspects, (), now, rules)
+    ours = notes.excluded if notes.job_id == case.slurm.job_id else ()
+    facts = case.facts
+    if facts is None or not (suspects or ours):
+        _remember(run, notes, suspects)
+        return []
+    now_excluded = expand_nodes(facts.excluded, execute=hands.execute, sleep=hands.sleep)
+    chosen = _choose(case, hands, suspects, facts, now, set(now_excluded or ()) - set(ours))
+    if now_excluded is None or chosen is None:
+        _remember(run, notes, suspects)
+        return []
+    theirs = set(now_excluded) - set(ours)
+    _remember(run, replace(notes, job_id=case.slurm.job_id, excluded=chosen,
+                           comment=notes.comment if notes.job_id == case.slurm.job_id else None), suspects)  # fmt: skip
+    if theirs | set(chosen) == set(now_excluded):
+        return []
+    words = f"{', '.join(chosen)} was lost" if chosen else "no node is suspect any more"
+    return [Change("ExcNodeList", ",".join(sorted(theirs | set(chosen))), words)]
+
+
+def _choose(
+    case: Case, hands: Hands, suspects: tuple[Suspect, ...], facts: JobFacts, now: float, theirs: set[str]
+) -> tuple[str, ...] | None:
+    """None when Slurm cannot be asked: then everything stays as it is."""
+    cluster: tuple[NodeFacts, ...] = ()
+    if facts.partition:
+        cluster = partition_nodes(facts.partition, execute=hands.execute, sleep=hands.sleep)
+    job_nodes = expand_nodes(case.slurm.node_list or "", execute=hands.execute, sleep=hands.sleep)
+    required = expand_nodes(facts.required, execute=hands.execute, sleep=hands.sleep)
+    if not cluster or job_nodes is None or required is None:
+        return None
+    return choose_excluded(
+        suspects, now, case.options.exclusion, cluster=cluster, job_nodes=job_nodes, needed=case.slurm.nnodes or 1,
+        by_user=theirs, required=required,
+    )  # fmt: skip
+
+
+def _lost(case: Case, now: float) -> list[tuple[str, float]]:
+    """Nodes that were lost under this attempt, or under the one before it as this one found out; and when."""
+    found = []
+    if case.run is not None and case.number is not None:
+        before = lost_node(case.run, case.number)
+        if before is not None:
+            found.append(before)
+    if case.ending.cause is Cause.NODE_FAILURE:
+        down = sorted({node for job in case.evidence.job for node in job.down_nodes})
+        found += [(node, now) for node in down]
+    return found
+
+
+def _remember(run: Any, notes: Notes, suspects: tuple[Suspect, ...]) -> None:
+    changed = replace(notes, suspects=suspects)
+    if changed != read_notes(run):
+        write_notes(run, changed)
+
+
+def _change(case: Case, hands: Hands, changes: list[Change]) -> None:
+    """Change the waiting job; say what was done, and what Slurm would not."""
+    job_id = case.slurm.job_id
+    if job_id is None or not changes:
+        return
+    refused = dict(change_job(job_id, changes, execute=hands.execute, sleep=hands.sleep))
+    for change in changes:
+        words = refused.get(change)
+        case.record("change", key=change.key, value=change.value, why=change.purpose, refused=words or "")
+        say(f"{change.word} ({change.purpose})" + (f": Slurm refuses: {words}" if words else ""))
+
+
+# ---- held
+
+
+def _hold(case: Case, hands: Hands) -> Carried:
+    verdict, job_id = case.verdict, case.slurm.job_id
+    stays = verdict.keep and case.options.stay and case.options.requeue
+    if job_id is None:
+        say(f"hold: {verdict.reason} (exit code {verdict.exit_code})")
+        return Carried()
+    comment = _comment(case, hands, f"{verdict.reason}; scontrol release {job_id} lets it go on" if stays
+                       else f"held: {verdict.reason}")  # fmt: skip
+    if stays:
+        patience = 0.0 if case.evidence.told_to_end else PATIENCE
+        answer = _patiently(
+            lambda: hold_in_queue(job_id, comment, execute=hands.execute, sleep=hands.sleep), hands, patience
+        )
+        case.record("held", result=answer.result.value, detail=answer.detail)
+        if answer.result is Requeue.ACCEPTED:
+            say(f"held in the queue: {verdict.reason}; scontrol release {job_id} lets it go on")
+            return Carried(held=True)
+        say(f"the job cannot stay in the queue: {answer.detail}")
+    else:
+        change_job(job_id, [Change("Comment", comment, "why")], execute=hands.execute, sleep=hands.sleep)
+    say(f"hold: {verdict.reason} (exit code {verdict.exit_code})")
+    return Carried()
+
+
+def _comment(case: Case, hands: Hands, words: str) -> str:
+    """Our words, and behind them the user's own comment, which the next start puts back."""
+    run = case.run.root if case.run is not None else None
+    notes = read_notes(run)
+    known = notes.comment if notes.job_id == case.slurm.job_id else None
+    theirs = known
+    if theirs is None:
+        asked = comment_of(case.slurm.job_id or "", execute=hands.execute, sleep=hands.sleep)
+        theirs = "" if asked is None or asked.startswith(MARK) else asked
+        excluded = notes.excluded if notes.job_id == case.slurm.job_id else ()
+        write_notes(run, replace(notes, job_id=case.slurm.job_id, excluded=excluded, comment=theirs))
+    text = MARK + "".join(c if c.isprintable() else "?" for c in words)
+    return f"{text[:LONGEST_COMMENT]} | {theirs}" if theirs else text[:LONGEST_COMMENT]

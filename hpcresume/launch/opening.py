@@ -1,0 +1,32 @@
+"""The first lines of an attempt's record: what became of the attempt before it, and whether a person let it begin."""
+
+from __future__ import annotations
+
+from hpcresume.launch.journal import Journal, say
+from hpcresume.launch.records import close_predecessor, was_released
+from hpcresume.launch.rendezvous import Claimed
+from hpcresume.slurm.environment import SlurmEnvironment
+
+__all__ = ["open_record"]
+
+
+def open_record(journal: Journal, claimed: Claimed, slurm: SlurmEnvironment, *, release: bool) -> None:
+    """From now on the journal is the attempt's. An attempt before it that was cut off is closed.
+
+    Args:
+        journal: this start's.
+        claimed: the attempt that it became.
+        slurm: its job.
+        release: `--release` was given.
+    """
+    journal.attach(claimed.paths.supervisor)
+    restarted = slurm.job_id if slurm.restart_count > 0 else None
+    try:
+        before = close_predecessor(claimed.run, claimed.number, restarted_job=restarted)
+        if was_released(claimed.run, claimed.number, by_hand=release or restarted is None):
+            journal.record("released")
+    except OSError as error:
+        say(f"the end of the attempt before cannot be recorded: {error}")
+        return
+    if before is not None:
+        journal.record("predecessor", attempt=before.attempt, cause=before.cause.value)

@@ -1,0 +1,211 @@
+"""Other jobs of the same run in the queue: one that goes on instead, one that stands behind, one that asks for less.
+
+Slurm does not requeue every job, it can lose one that it has requeued (its script is never run), and nobody of ours
+is awake while a job waits. What helps in each case is a second job of the same script that Slurm starts when it is
+time. Whichever job of the run starts first cancels those that wait; two that start at once meet at the run's claim,
+which only one of them gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcresume.errors import HpcresumeError, SlurmError
+from hpcresume.io.durable import make_directory
+from hpcresume.io.paths import RunPaths
+from hpcresume.launch.hands import Hands
+from hpcresume.launch.journal import say
+from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.sibling_list import Sibling, can_note, note_ended, note_gone, note_waiting, read_siblings
+from hpcresume.slurm.commands import job_alive, show_job
+from hpcresume.slurm.environment import SlurmEnvironment
+from hpcresume.slurm.resubmit import batch_script, cancel_waiting, cluster_requeues, same_again, submit_again
+
+__all__ = [
+    "GUARD",
+    "RESUBMITTED",
+    "forbidden_by_cluster",
+    "needless",
+    "resubmit",
+    "stand_down",
+    "stands_behind",
+    "take_over",
+    "wait_elsewhere",
+]
+
+Record = Callable[..., Any]
+
+BEHIND = "HPCRESUME_BEHIND"
+"""Tells a job that we submitted what it is for: "guard:123"."""
+PATIENCE = 1800.0
+"""Seconds for which a filesystem that is away is waited for."""
+SETTLING, LOOK_EVERY = 180.0, 5.0
+"""Seconds to wait for the job before to be seen as dead, and between two looks."""
+GUARD, FALLBACK, RESUBMITTED = "guard", "fallback", "resubmitted"
+
+
+def forbidden_by_cluster(hands: Hands) -> bool:
+    """Does the cluster forbid to requeue jobs (JobRequeue=0), so that a job's Requeue=0 is not its user's wish?"""
+    return cluster_requeues(execute=hands.execute, sleep=hands.sleep) is False
+
+
+def resubmit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float) -> str | None:
+    """Submit the job once more, to start when this one is over; its number, or None, and said, when it cannot be.
+
+    Args:
+        slurm: the job that Slurm would not requeue.
+        run: its run. While it cannot be written, nothing is submitted; that is waited for.
+        hands: how to reach Slurm.
+        record: keeps an event in the journal.
+        pause: seconds until the new job may start.
+    """
+    begin = [f"--begin=now+{round(pause)}"] if pause >= 1 else []
+    until = hands.clock() + PATIENCE
+    while not can_note(run.root, RESUBMITTED, slurm.job_id or "") and hands.clock() < until:
+        hands.sleep(60)
+    number = _submit(slurm, run, hands, RESUBMITTED, [f"--dependency=afterany:{slurm.job_id}", *begin])
+    record("resubmitted", job_id=number)
+    if number is not None:
+        say(f"job {number} goes on when this one is over")
+        # Should Slurm start this one again all the same, that start cancels it.
+        note_waiting(run.root, Sibling(number, RESUBMITTED, slurm.job_id or ""))
+    return number
+
+
+def wait_elsewhere(
+    options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, record: Record
+) -> None:
+    """After an accepted requeue: should the job wait too long, a second one asks for the fallback's resources."""
+    wanted = options.fallback.named and options.fallback.after_waiting is not None
+    if wanted and run is not None and slurm.job_id is not None:
+        number = _add(slurm, run, hands, FALLBACK, _fallback_options(options, slurm))
+        record("stands-behind", why=FALLBACK, job_id=number)
+
+
+def stands_behind(environ: Mapping[str, str], slurm: SlurmEnvironment) -> tuple[str, str] | None:
+    """Why this job was submitted by another job of the run, and which; None when a person submitted it, and from its
+    second start on: by then it is the run's job like any other.
+    """
+    why, _, of = environ.get(BEHIND, "").partition(":")
+    return (why, of) if why and of and not slurm.restart_count else None
+
+
+def needless(slurm: SlurmEnvironment, run: RunPaths, hands: Hands) -> str:
+    """Why this job, which stands behind another, has nothing to do; "" when it has.
+
+    It has when the other was lost: its script did not run, or its supervisor was killed before it could decide.
+    """
+    behind = stands_behind(hands.environ, slurm)
+    if behind is None:
+        return ""
+    of = behind[1]
+    if behind[0] == FALLBACK and not run.run_json.exists():
+        return f"the run cannot be read here, and job {of} waits for it too: nothing to start"
+    try:
+        name = hands.environ.get("SLURM_JOB_NAME")
+        before = show_job(of, name=name, execute=hands.execute, sleep=hands.sleep)
+    except SlurmError:
+        return ""  # forgotten by Slurm, or nobody to ask: the run's claim keeps two from training at once
+    if before.state == "CANCELLED":
+        return f"job {of}, behind which this one stands, was cancelled: nothing to start"
+    if (of, before.restarts) in read_siblings(run.root).ended:
+        return f"job {of}, behind which this one stands, ended as was decided: nothing to start"
+    return ""
+
+
+def take_over(options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths, hands: Hands) -> None:
+    """At the start of a job: cancel the run's other jobs that wait, and leave a guard behind this one."""
+    job_id = slurm.job_id
+    if job_id is None:
+        return
+    waiting = read_siblings(run.root).waiting
+    guards = {each.job_id for each in waiting if each.why == GUARD and each.of == job_id}
+    behind = stands_behind(hands.environ, slurm)
+    if behind is not None:
+        _await_death(behind[1], hands)
+    others = {each.job_id for each in waiting} | {each.of for each in waiting} | ({behind[1]} if behind else set())
+    if any(each.job_id == job_id for each in waiting):
+        note_gone(run.root, job_id)  # it waits no longer
+    _cancel(run, others - guards - {job_id}, hands)
+    if options.guard and not guards:
+        if behind is None and not slurm.restart_count:
+            with contextlib.suppress(OSError):  # the very first start: the session makes the rest of it
+                make_directory(run.root)
+        _add(slurm, run, hands, GUARD, [f"--dependency=afternotok:{job_id}", "--kill-on-invalid-dep=yes"])
+
+
+def stand_down(slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, successor: str | None = None) -> None:
+    """The job ends as was decided: nobody has to stand behind it any more, but the `successor` that goes on instead."""
+    if run is None or slurm.job_id is None:
+        return
+    waiting = {each.job_id for each in read_siblings(run.root).waiting} - {slurm.job_id, successor}
+    if waiting and successor is None:
+        note_ended(run.root, slurm.job_id, slurm.restart_count)
+    _cancel(run, waiting, hands)
+
+
+def _await_death(job_id: str, hands: Hands) -> None:
+    """Slurm starts a job as soon as the one before it is over, and may still show that one as alive (it is
+    COMPLETING, or squeue's answer comes from a cache): its ranks' claim would be refused.
+    """
+    until = hands.clock() + SETTLING
+    while job_alive(job_id, execute=hands.execute, sleep=hands.sleep) and hands.clock() < until:
+        hands.sleep(LOOK_EVERY)
+
+
+def _cancel(run: RunPaths, jobs: set[str], hands: Hands) -> None:
+    for job_id in sorted(jobs):
+        if cancel_waiting(job_id, execute=hands.execute, sleep=hands.sleep):
+            note_gone(run.root, job_id)
+        else:
+            say(f"job {job_id} of this run may still be waiting: Slurm could not be asked")
+
+
+def _add(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str]) -> str | None:
+    number = _submit(slurm, run, hands, why, words)
+    if number is not None:
+        say(f"job {number} stands behind this one ({why})")
+        note_waiting(run.root, Sibling(number, why, slurm.job_id or ""))
+    return number
+
+
+def _fallback_options(options: LaunchOptions, slurm: SlurmEnvironment) -> list[str]:
+    """Later options of sbatch win over earlier ones, so these stand behind what the job got before."""
+    fallback = options.fallback
+    words = [f"--begin=now+{round(fallback.after_waiting or 0)}"]
+    if fallback.partition is not None:
+        words.append(f"--partition={fallback.partition}")
+    nodes = slurm.nnodes or 1
+    if fallback.nodes is not None and fallback.nodes < nodes:
+        words.append(f"--nodes={fallback.nodes}-{nodes}")
+        if slurm.ntasks is not None:
+            words.append(f"--ntasks={max(fallback.nodes, slurm.ntasks * fallback.nodes // nodes)}")
+    return words
+
+
+def _submit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str]) -> str | None:
+    """This job's script once more, with what the job got and these options; None, and said, when it cannot be.
+
+    The new job is told in its environment what it is for: what a file says may not be visible on its node yet.
+    """
+    if not can_note(run.root, why, slurm.job_id or ""):
+        say("another job cannot be submitted: nobody would know of it")
+        return None
+    environ, told = hands.environ, f"{BEHIND}={why}:{slurm.job_id}"
+    export = environ.get("SLURM_EXPORT_ENV", "ALL")
+    export = told if export in ("NONE", "NIL") else f"{export},{told}"
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:  # 0600; sbatch keeps a copy of its own
+            script.write(batch_script(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep))
+            script.flush()
+            options = [*same_again(environ), f"--export={export}", *words]
+            number = submit_again(Path(script.name), options, execute=hands.execute, sleep=hands.sleep)
+    except (HpcresumeError, OSError) as error:
+        say(f"another job cannot be submitted: {error}")
+        return None
+    task = environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{number}_{task}" if task else number

@@ -1,0 +1,92 @@
+"""The story of a run with its present: what became of each attempt, what people did by hand, what happens next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcresume.errors import ConfigError, SlurmError
+from hpcresume.observe.story import Chapter, barren_starts, tell_story
+from hpcresume.ops.by_hand import deeds
+from hpcresume.ops.overview import overview
+from hpcresume.ops.run_state import RunState
+from hpcresume.ops.targets import typed
+from hpcresume.ops.the_run import the_run
+
+__all__ = ["Explanation", "as_json", "explain"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that `hpcresume why` says.
+
+    Attributes:
+        run: the run's directory.
+        chapters: its attempts, or the one that was asked for.
+        barren: starts that never became an attempt.
+        by_hand: what people did through hpcresume.
+        state: what it is doing now, and what is next.
+        lost_steps: over all attempts.
+        slurm_error: why Slurm could not be asked, if it had to be.
+    """
+
+    run: Path
+    chapters: tuple[Chapter, ...]
+    barren: tuple[str, ...]
+    by_hand: tuple[str, ...]
+    state: RunState
+    lost_steps: int
+    slurm_error: SlurmError | None
+
+
+def explain(path: Path | str, attempt: int | None = None) -> Explanation:
+    """Tell the story of a run.
+
+    Raises:
+        RunError: there is no run, or it cannot be read.
+        ConfigError: there is no such attempt.
+    """
+    run = the_run(path)
+    with typed(run):
+        chapters = tell_story(run)
+        barren, by_hand = barren_starts(run), deeds(run)
+    chosen = [each for each in chapters if attempt in (None, each.attempt)]
+    if attempt is not None and not chosen:
+        hint = f"1 to {chapters[-1].attempt}" if chapters else "the run has none yet"
+        raise ConfigError(f"there is no attempt {attempt}", where=str(path), hint=hint)
+    now = overview([Path(path)])
+    lost = sum(each.lost_steps for each in chapters)
+    state, error = now.rows[0].state, now.slurm_error
+    return Explanation(Path(path), tuple(chosen), tuple(barren), tuple(by_hand), state, lost, error)
+
+
+def as_json(found: Explanation) -> dict[str, Any]:
+    """The object that `hpcresume why --json` prints; its keys are documented in the verb's help."""
+    error = found.slurm_error
+    return {
+        "run": str(found.run),
+        "state": found.state.state,
+        "doing": found.state.doing,
+        "next": found.state.next,
+        "slurm_error": None if error is None else {"what": error.what, "where": error.where, "try": error.hint},
+        "lost_steps": found.lost_steps,
+        "starts_without_attempt": list(found.barren),
+        "by_hand": list(found.by_hand),
+        "attempts": [
+            {
+                "attempt": each.attempt,
+                "cause": each.cause.value if each.cause is not None else None,
+                "began": each.began,
+                "ended": each.ended,
+                "job_id": each.job_id,
+                "start": each.start,
+                "generations": list(each.generations),
+                "lost_steps": each.lost_steps,
+                "decision": each.decided or None,
+                "story": list(each.sentences),
+                "evidence": list(each.evidence),
+            }
+            for each in found.chapters
+        ],
+    }

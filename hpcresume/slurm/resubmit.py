@@ -1,0 +1,101 @@
+"""Submitting the job that we are in once more, as another job: where Slurm will not requeue it, or may lose it.
+
+What the job asked for on sbatch's command line is in no script; it is read from the batch step's environment, where
+sbatch(1) "OUTPUT ENVIRONMENT VARIABLES" has left it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpcresume.errors import SlurmError
+from hpcresume.slurm.commands import Execute, Sleep, check_job_id, execute, patiently, words_of
+
+__all__ = ["batch_script", "cancel_waiting", "cluster_requeues", "same_again", "submit_again"]
+
+TIMEOUT = 20.0
+"""Seconds for sbatch. Nothing of ours is killed meanwhile: the job ends when we leave."""
+
+_ANSWER = re.compile(r"([0-9]{1,10})(?:;[^\s;]{1,256})?")
+_PLAIN = {
+    "job-name": "SLURM_JOB_NAME",
+    "partition": "SLURM_JOB_PARTITION",
+    "account": "SLURM_JOB_ACCOUNT",
+    "qos": "SLURM_JOB_QOS",
+    "reservation": "SLURM_JOB_RESERVATION",
+    "nodes": "SLURM_JOB_NUM_NODES",
+    "ntasks-per-node": "SLURM_NTASKS_PER_NODE",
+    "cpus-per-task": "SLURM_CPUS_PER_TASK",
+    "gpus": "SLURM_GPUS",
+    "gpus-per-node": "SLURM_GPUS_PER_NODE",
+    "gpus-per-task": "SLURM_GPUS_PER_TASK",
+    "mem-per-cpu": "SLURM_MEM_PER_CPU",
+    "mem": "SLURM_MEM_PER_NODE",
+    "array": "SLURM_ARRAY_TASK_ID",
+}
+"""sbatch's option → the variable that says what it was. Memory is in megabytes there and here."""
+
+
+def same_again(environ: Mapping[str, str]) -> list[str]:
+    """Options with which sbatch asks for what this job got, whatever its script says."""
+    found = {name: environ[variable] for name, variable in _PLAIN.items() if environ.get(variable)}
+    if "ntasks-per-node" not in found and environ.get("SLURM_NTASKS"):
+        found["ntasks"] = environ["SLURM_NTASKS"]
+    words = [f"--{name}={value}" for name, value in found.items() if value.isprintable()]
+    directory = environ.get("SLURM_SUBMIT_DIR", "")
+    return [*words, f"--chdir={directory}"] if directory.startswith("/") else words
+
+
+def batch_script(
+    job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> str:
+    """The script of a job that Slurm still knows.
+
+    Raises:
+        SlurmError: Slurm cannot be asked, or has no script for us.
+    """
+    check_job_id(job_id)
+    answer = patiently(["scontrol", "write", "batch_script", job_id, "-"], timeout, execute, sleep)
+    begin = answer.out.find("#!")
+    if answer.code != 0 or begin < 0:
+        raise SlurmError(f"scontrol write batch_script: {words_of(answer)}", where=f"job {job_id}")
+    return answer.out[begin:]
+
+
+def submit_again(
+    script: Path, options: Sequence[str], *, timeout: float = TIMEOUT, execute: Execute = execute,
+    sleep: Sleep = time.sleep,
+) -> str:  # fmt: skip
+    """Submit a script file; return the new job's number.
+
+    Raises:
+        SlurmError: sbatch is missing, refuses, hangs, or answers what is no job number.
+    """
+    answer = patiently(["sbatch", "--parsable", *options, str(script)], timeout, execute, sleep)
+    lines = answer.out.strip().splitlines()
+    match = _ANSWER.fullmatch(lines[-1].strip()) if answer.code == 0 and lines else None
+    if match is None:
+        raise SlurmError(f"sbatch: {words_of(answer)}", where=str(script))
+    return match[1]
+
+
+def cluster_requeues(*, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep) -> bool | None:
+    """Does the cluster let jobs be requeued unless they say otherwise (JobRequeue, slurm.conf(5))? None: no answer."""
+    answer = patiently(["scontrol", "show", "config"], timeout, execute, sleep)
+    match = re.search(r"^JobRequeue\s*=\s*([01])\s*$", answer.out, re.MULTILINE) if answer.code == 0 else None
+    return match[1] == "1" if match else None
+
+
+def cancel_waiting(
+    job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> bool:
+    """Cancel a job if it has not started yet; False when Slurm could not be asked. Never raises."""
+    try:
+        check_job_id(job_id)
+    except SlurmError:
+        return False
+    answer = patiently(["scancel", "--state=PENDING", job_id], timeout, execute, sleep)
+    return answer.code is not None and ("invalid job id" in answer.err.lower() or answer.code == 0)
