@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import sys
 import traceback
 
@@ -14,14 +16,31 @@ _FAILURES = (OSError, ValueError, AttributeError)
 
 def tell(text: str) -> None:
     """One line, at once."""
-    with contextlib.suppress(*_FAILURES):
+    try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+    except _FAILURES:
+        atexit.unregister(_give_up)
+        atexit.register(_give_up)
 
 
 def tell_error(error: BaseException) -> None:
     """An exception with its traceback."""
     tell("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n"))
+
+
+def _give_up() -> None:
+    """At the very end: what still cannot be written goes nowhere, or Python would end with exit code 120, not ours.
+
+    (Py_FinalizeEx flushes the standard streams; before 3.11.5 or so an unwritten line stays in their buffers.)
+    """
+    try:
+        sys.stderr.flush()
+    except _FAILURES:
+        with contextlib.suppress(*_FAILURES):
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, sys.stderr.fileno(), inheritable=False)
+            os.close(nowhere)
 
 
 def flush() -> None:

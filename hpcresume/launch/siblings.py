@@ -16,6 +16,7 @@ from typing import Any
 
 from hpcresume.errors import HpcresumeError, SlurmError
 from hpcresume.io.durable import make_directory
+from hpcresume.io.outputs import output_files
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
@@ -202,10 +203,19 @@ def _submit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, word
         with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:  # 0600; sbatch keeps a copy of its own
             script.write(batch_script(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep))
             script.flush()
-            options = [*same_again(environ), f"--export={export}", *words]
+            options = [*same_again(environ), *_same_log(), f"--export={export}", *words]
             number = submit_again(Path(script.name), options, execute=hands.execute, sleep=hands.sleep)
     except (HpcresumeError, OSError) as error:
         say(f"another job cannot be submitted: {error}")
         return None
     task = environ.get("SLURM_ARRAY_TASK_ID")
     return f"{number}_{task}" if task else number
+
+
+def _same_log() -> list[str]:
+    """One log for all jobs of the run: the file that this batch step writes, whatever pattern it was made from."""
+    logs = [str(each["path"]) for each in output_files()]
+    if not logs or not all(path.isprintable() for path in logs):
+        return []
+    names = zip(("--output", "--error"), logs, strict=False)
+    return ["--open-mode=append", *(f"{name}={path.replace('%', '%%')}" for name, path in names)]

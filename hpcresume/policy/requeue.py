@@ -166,11 +166,15 @@ def _spent(attempts: Sequence[PastAttempt], cause: Cause, budgets: Budgets) -> s
         return ""
     barren = barren_attempts(attempts, {cause}, most)
     if barren >= limit:
-        return f"{barren} attempts ended by {cause.value} without checkpoint progress (limit {limit})"
+        return f"{_attempts(barren)} ended by {cause.value} without checkpoint progress (limit {limit})"
     total = barren_attempts(attempts, budgets.limits, most)
     if total >= budgets.total:
-        return f"{total} attempts ended in one way or another without checkpoint progress (limit {budgets.total})"
+        return f"{_attempts(total)} ended in one way or another without checkpoint progress (limit {budgets.total})"
     return ""
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count} attempts"
 
 
 def _within_budget(

@@ -5,6 +5,7 @@ Leaves `DIRECTORY/<rank>` with what the scenario returned as JSON, so that a ran
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -156,9 +157,21 @@ def no_thread_of_gloo_outlives_our_group() -> Any:
 
 
 def gloo_threads() -> int:
-    """How many threads of this process run collectives."""
-    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    return sum(name.startswith("pt_gloo_runloop") for name in names)
+    """How many threads of this process run collectives, once that has stayed the same for a second.
+
+    A new thread gives itself its name only when it first runs, and /proc shows one that ended a moment longer.
+    """
+    found, since = -1, time.monotonic()
+    while time.monotonic() - since < 1:
+        names = []
+        for path in Path("/proc/self/task").glob("*/comm"):
+            with contextlib.suppress(OSError):
+                names.append(path.read_text())
+        count = sum(name.startswith("pt_gloo_runloop") for name in names)
+        if count != found:
+            found, since = count, time.monotonic()
+        time.sleep(0.02)
+    return found
 
 
 def torch_peer_is_late() -> Any:

@@ -13,10 +13,12 @@ import pytest
 from hpcresume.errors import ConfigError
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.comeback import Carried, Case, carry_out
+from hpcresume.launch.ending import conclude
 from hpcresume.launch.gate import MICRO_BATCHES, admit, fewer_tasks
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.notes import read_notes
 from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.rendezvous import Claimed
 from hpcresume.launch.sibling_list import read_siblings
 from hpcresume.model import EXIT_HOLD, Cause, Decision
 from hpcresume.policy.budgets import Budgets, PastAttempt
@@ -133,7 +135,7 @@ def test_a_node_that_the_cluster_knows_no_more_is_not_excluded(bench: Bench):
     evidence = lose(bench, "n2")
     bench.slurm.remove_node("n2")
     assert bench.ends(Cause.NODE_FAILURE, evidence=evidence).back
-    assert bench.job.excluded == ()
+    assert updates(bench) == [], "Slurm would refuse the whole list"
 
 
 @pytest.mark.parametrize(("nodes", "needed", "excluded"), [(3, 2, 0), (4, 2, 1), (3, 1, 1), (2, 1, 0)])
@@ -298,6 +300,58 @@ def test_a_comment_steers_no_terminal_and_is_no_novel(bench: Bench):
     assert bench.job.comment.isprintable()
 
 
+def lost_with_their_supervisors(bench: Bench, count: int) -> None:
+    for number in range(1, count + 1):
+        (bench.root / f"attempts/{number:04d}").mkdir(exist_ok=True)
+        ended = {"event": "ended", "cause": "node-failure", "told_by": number + 1}
+        bench.run.attempt(number).supervisor.write_text(json.dumps(ended) + "\n")
+
+
+def test_attempts_that_nobody_was_left_to_judge_are_judged_before_the_next_one_begins(bench: Bench):
+    lost_with_their_supervisors(bench, 5)
+    assert bench.admitted().refused is None, "who submits it by hand has looked"
+    bench.slurm.requeue(bench.job)
+    bench.comes_back()
+    refused = bench.admitted().refused
+    assert refused is not None
+    assert (refused.exit_code, refused.held) == (EXIT_HOLD, True)
+    assert "5 attempts ended by node-failure" in bench.job.comment
+    bench.slurm.gone(bench.job)
+    bench.slurm.execute(["scontrol", "release", bench.job.id], 1)
+    bench.slurm.advance(1000)
+    bench.start()
+    assert bench.admitted().options.release, "released: it goes on"
+    (bench.root / "attempts/0006").mkdir()
+    crashed = conclude(LaunchOptions(("train",), run=bench.root), bench.environment(), Claimed(bench.run, 6),
+                       bench.evidence(), lambda event, **fields: None)  # fmt: skip
+    assert crashed.verdict.requeue, "and its budgets are fresh"
+
+
+def test_what_hpcresume_requeue_writes_lets_the_run_go_on_with_fresh_budgets(bench: Bench):
+    lines = [{"event": "decision", "decision": "hold"}, {"event": "ended", "cause": "crash"},
+             {"event": "held", "result": "accepted", "by_hand": True},
+             {"event": "decision", "decision": "come-back", "released": True}]  # fmt: skip
+    bench.run.attempt(1).supervisor.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bench.slurm.requeue(bench.job)
+    bench.comes_back()
+    assert bench.admitted().options.release
+
+
+def test_a_node_that_is_down_after_a_crash_is_suspect(bench: Bench):
+    lines = [{"event": "started", "nodes": "n[1-2]"}, {"event": "decision", "decision": "come-back"},
+             {"event": "ended", "cause": "crash"}]  # fmt: skip
+    bench.run.attempt(1).supervisor.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bench.slurm.requeue(bench.job)
+    bench.slurm.gone(bench.job)
+    bench.slurm.lose_node("n2")
+    bench.slurm.advance(1000)
+    bench.start()
+    bench.admitted()
+    assert [each.node for each in read_notes(bench.root).suspects] == ["n2"]
+    bench.ends(Cause.PREEMPTED, replace(BACK, barren=0))
+    assert bench.job.excluded == ("n2",)
+
+
 # ---- no answer, and refused
 
 
@@ -332,6 +386,39 @@ def test_a_user_who_said_no_requeue_is_obeyed(tmp_path: Path):
     bench = Bench(tmp_path, requeue=False)
     assert bench.ends() == Carried()
     assert len(bench.slurm.jobs) == 1
+
+
+def test_a_run_that_cannot_be_written_submits_nothing_that_nobody_would_know_of(tmp_path: Path):
+    bench = Bench(tmp_path, requeue=False)
+    bench.slurm.job_requeue = False
+    evidence, before = bench.evidence(), bench.slurm.now
+    bench.root.rename(tmp_path / "away")
+    assert bench.ends(evidence=evidence) == Carried()
+    assert len(bench.slurm.jobs) == 1
+    assert 1800 <= bench.slurm.now - before < 2000, "it is waited for"
+
+
+def test_a_job_that_waits_elsewhere_leaves_the_run_alone_while_it_cannot_be_read(bench: Bench, tmp_path: Path):
+    bench.ends(fallback=Fallback("high", after_waiting=0))
+    (twin,) = (job for job in bench.slurm.jobs.values() if job is not bench.job)
+    bench.slurm.gone(bench.job)
+    assert bench.slurm.start_due() == [twin]
+    bench.root.rename(tmp_path / "away")
+    refused = bench.admitted(twin).refused
+    assert refused is not None
+    assert bench.job.state == "PENDING"
+
+
+def test_who_goes_on_waits_until_the_job_before_is_seen_as_dead(tmp_path: Path):
+    bench = Bench(tmp_path, requeue=False)
+    bench.slurm.job_requeue = False
+    bench.slurm.advance(100)
+    again = bench.slurm.jobs[str(bench.ends().resubmitted)]
+    bench.slurm.finish(bench.job, 75)
+    assert bench.slurm.start_due() == [again]
+    before, bench.slurm.lag = bench.slurm.now, lambda: 40.0
+    assert bench.admitted(again).refused is None
+    assert 35 <= bench.slurm.now - before <= 60
 
 
 # ---- the guard

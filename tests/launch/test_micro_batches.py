@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import hpcresume as hr
 from hpcresume.config.timetable import EmulatedJob
 from hpcresume.emulate.job import emulate
 from hpcresume.errors import ConfigError
+from tests.docs.blocks import blocks
 from tests.support.launching import ledger
+from tests.support.sampling import sampled
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(90)]
 PROGRAM = Path(__file__).with_name("short_of_memory.py")
@@ -40,7 +43,7 @@ def train(out: Path, fits: int, how: str, most: int):
     return result, causes, finals, log.getvalue().decode()
 
 
-@pytest.mark.parametrize("how", ["raise", "kill"])
+@pytest.mark.parametrize("how", sampled(["raise", "kill"], lambda how: how == "kill"))
 def test_batches_are_cut_until_they_fit_and_train_on_the_same_samples(tmp_path: Path, how: str):
     result, causes, cut, log = train(tmp_path / "short", 8, how, 16)
     named = "out-of-memory" if how == "raise" else "crash"
@@ -54,6 +57,7 @@ def test_batches_are_cut_until_they_fit_and_train_on_the_same_samples(tmp_path: 
     np.testing.assert_allclose(cut[0]["weights"], whole[0]["weights"], rtol=1e-12)
 
 
+@pytest.mark.full
 def test_what_does_not_fit_in_the_smallest_pieces_either_is_held_after_one_more_try(tmp_path: Path):
     result, causes, finals, log = train(tmp_path / "never", 1, "raise", 4)
     assert causes == ["out-of-memory"] * 4, log
@@ -62,6 +66,7 @@ def test_what_does_not_fit_in_the_smallest_pieces_either_is_held_after_one_more_
     assert finals == []
 
 
+@pytest.mark.full
 def test_without_the_rule_it_is_held_at_once(tmp_path: Path):
     result, causes, _, log = train(tmp_path / "off", 8, "raise", 1)
     assert causes == ["out-of-memory"] * 2, log
@@ -78,3 +83,13 @@ def test_the_number_of_pieces_is_one_unless_the_supervisor_says_otherwise(tmp_pa
     monkeypatch.setenv("HPCRESUME_MICRO_BATCHES", "many")
     with pytest.raises(ConfigError, match="HPCRESUME_MICRO_BATCHES"):
         hr.session(tmp_path / "third", comm="single")
+
+
+def test_the_training_of_the_page_runs(tmp_path: Path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "REQUEUE.md"
+    (program,) = (block.text for block in blocks(page) if block.language == "python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPCRESUME_MICRO_BATCHES", "3")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/small-batches/DONE").exists()

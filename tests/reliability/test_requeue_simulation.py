@@ -20,9 +20,8 @@ from tests.reliability.simulated_run import FATES, Simulation
 from tests.support.sampling import sampled
 
 SEEDS, CHUNK = 2000, 200
-LONGEST = DEFAULT_TOTAL + 4 + 4
-"""Starts in a row without progress: the budget of all causes, four for micro-batches that go from 1 to 16, and four
-whose records were not visible yet when the next ones were decided."""
+LONGEST = DEFAULT_TOTAL + 4
+"""Starts in a row without progress: the budget of all causes, and four for micro-batches that go from 1 to 16."""
 
 RARE = {"hold-77", "typo", "cancelled", "fewer nodes"}
 """Not in every 200 seeds; in all of them together."""

@@ -69,14 +69,16 @@ def test_a_crash_loop_ends_held_in_the_queue_where_squeue_says_why_and_a_release
     assert "fresh budgets" in job.text()
 
 
+@pytest.mark.full
 def test_who_wants_that_gets_a_job_that_ends(cluster, tmp_path):
     (tmp_path / "bug").touch()
     job = Training(cluster, tmp_path, CRASHING, "--pause off --max-crashes 1 --when-held end")
     job.wait_for("FAILED")
     assert cluster.job(job.id)["ExitCode"] == "77:0"
-    assert job.squeue("Comment:200").startswith("hpcresume: held: 1 attempts")
+    assert job.squeue("Comment:200").startswith("hpcresume: held: 1 attempt ended by crash")
 
 
+@pytest.mark.full
 def test_the_next_attempt_after_a_crash_waits(cluster, tmp_path):
     (tmp_path / "bug").touch()
     job = Training(cluster, tmp_path, CRASHING, "--pause 10min")
@@ -118,6 +120,7 @@ def test_a_node_that_was_killed_is_excluded_from_the_next_attempt_beside_what_th
     wide.command("scancel", job.id)
 
 
+@pytest.mark.full
 def test_a_node_whose_loss_mpi_noticed_first_is_suspect_from_the_next_attempt_on(wide, uninterrupted, tmp_path):
     job = Job(wide, tmp_path)
     job.wait_for_step(20)
@@ -131,11 +134,12 @@ def test_a_node_whose_loss_mpi_noticed_first_is_suspect_from_the_next_attempt_on
     assert digest(job.out) == uninterrupted["digest"]
 
 
+@pytest.mark.full
 def test_a_fallback_asks_for_fewer_nodes_in_another_partition(wide: Cluster, tmp_path):
     out = tmp_path
     (out / "bug").touch()
     script = out / "job.sh"
-    launch = (f"{sys.executable} -m hpcresume launch --run {out / 'run'} --pause off"
+    launch = (f"{sys.executable} -m hpcresume launch --run {out / 'run'} --pause 40s"
               " --fallback-partition high --fallback-nodes 1 --fallback-failures 1")  # fmt: skip
     script.write_text(
         "#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=2 --requeue --open-mode=append\n"
@@ -143,23 +147,27 @@ def test_a_fallback_asks_for_fewer_nodes_in_another_partition(wide: Cluster, tmp
         f"exec {launch} -- {sys.executable} {CRASHING} {out / 'run'} {out}\n"
     )
     log = out / "job.log"
-    # The other partition is full but for one node, so that fewer nodes is what it gets.
+    log.touch()
     filler = out / "filler.sh"
     filler.write_text("#!/bin/sh\nsleep 100\n")
-    first = wide.submit(script, f"--output={log}", "--nodelist=n1,n2")
-    wide.wait(lambda: log.exists() and "began on" in log.read_text(), "a start", 60)
-    other = wide.submit(filler, "--partition=high", "--nodes=4", "--exclusive", "--nodelist=n[2-5]", "--begin=now")
+    full = ("--partition=high", "--exclusive", f"--output={log}.filler")
+    others = [wide.submit(filler, *full, "--nodes=3", "--nodelist=n[3-5]")]
+    first = wide.submit(script, f"--output={log}")
     try:
-        wide.wait(lambda: wide.job(first)["Partition"] == "high", f"the other partition\n{log.read_text()}", 60)
+        wide.wait(lambda: wide.job(first)["Reason"] == "BeginTime", f"a pause\n{log.read_text()}", 60)
+        assert wide.job(first)["Partition"] == "high", log.read_text()
+        # Its own nodes are free now; one of them is taken before it can start again, so that fewer is what it gets.
+        others.append(wide.submit(filler, *full, "--nodes=1", "--nodelist=n2"))
         (out / "bug").unlink()
-        wide.command("scontrol", "update", f"JobId={first}", "ReqNodeList=", check=False)
         wide.wait(lambda: wide.job(first)["JobState"] in ("COMPLETED", "FAILED"), f"an end\n{log.read_text()}", 120)
+        assert wide.job(first)["NumNodes"] == "1"
         assert wide.job(first)["JobState"] == "COMPLETED", log.read_text()
         assert (out / "run/DONE").exists()
     finally:
-        wide.command("scancel", other, first, check=False)
+        wide.command("scancel", first, *others, check=False)
 
 
+@pytest.mark.full
 def test_a_guard_waits_behind_the_job_and_is_gone_when_it_is_done(cluster, tmp_path):
     job = Training(cluster, tmp_path, CRASHING, "--guard")
     job.wait_for("COMPLETED")
@@ -180,3 +188,6 @@ def test_a_guard_goes_on_when_its_job_is_killed_with_its_supervisor(cluster, tmp
     doomed = Training(cluster, out, KILLING, "--guard")
     doomed.wait_for("FAILED")
     cluster.wait(lambda: (doomed.run / "DONE").exists(), f"the guard's work\n{doomed.text()}", 90)
+    cluster.wait(
+        lambda: "the run is finished" in doomed.text(), f"the guard's words in the same log\n{doomed.text()}", 20
+    )
