@@ -244,7 +244,7 @@ def ranks(signals: str) -> dict[str, str]:
 
 LEAVES, LEFT = (
     "trap 'echo \"batch USR1\" >> $L; leave=yes' USR1",
-    'until [ "$leave" ]; do wait; done; sleep 0.5; exit 0',
+    'while [ -z "$leave" ] && [ -n "$(jobs -r)" ]; do wait; done; sleep 0.5; exit 0',
 )
 """Not `exit` in the trap: CONT may be delivered after the USR1 that it goes with, and would find nobody."""
 

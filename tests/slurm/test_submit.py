@@ -114,7 +114,7 @@ def test_the_ranks_of_a_job_without_the_callers_environment_get_the_jobs_own(clu
 
 def test_a_function_that_names_no_time_has_the_partitions_and_not_submitits_five_minutes(cluster, here):
     pytest.importorskip("submitit")
-    sets = ["command=", "function=json:loads", "resources.options=[--hold]", "environment.venv="]
+    sets = ["command=", "function=json:loads", "args=['1']", "resources.options=[--hold]", "environment.venv="]
     limits = {}
     for time in ("", "UNLIMITED", "390s"):
         words = [word for each in (*sets, f"resources.time={time}") for word in ("--set", each)]

@@ -49,6 +49,8 @@ for path in "$@"; do
     [ -e "$new$path" ] || mkdir -p "$new$path"
     mount --rbind "$path" "$new$path"
 done
+# A virtual environment made with the system's Python names it /usr/bin/python3: inside, too, it is this one.
+[ -z "$python" ] || mount --bind "$python" "$new/usr/bin/python3"
 : > "$new/$sign"
 mkdir "$new/.old"
 cd "$new"
@@ -82,7 +84,8 @@ class OtherRoot:
         user = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
         words = ["sh", "-c", _HOLD, "sh", str(self._root), str(new), str(self._places.hosts), str(self._ready)]
         spaces = ["unshare", *user, "--mount", "--propagation", "private"]
-        more = {"theirs": " ".join(_THEIRS), "sign": _SIGN}
+        system = [path for path in _system_python()[:1] if self._has(path) and self._has_python()]
+        more = {"theirs": " ".join(_THEIRS), "sign": _SIGN, "python": "".join(system)}
         self._daemons.start(HOLDER, [*spaces, *words, *self._ours()], more)
 
     def _ours(self) -> list[str]:
@@ -96,6 +99,9 @@ class OtherRoot:
         """Whether the other root has a place for it: nothing is ever made in there."""
         place = self._root / path.removeprefix("/")
         return place.exists() and not place.is_symlink() and place.is_dir() == os.path.isdir(path)
+
+    def _has_python(self) -> bool:
+        return (self._root / "usr/bin/python3").exists()
 
     def is_ready(self) -> bool:
         """Whether it can be entered."""
