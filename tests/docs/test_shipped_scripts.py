@@ -8,6 +8,8 @@ import pytest
 
 from tests.architecture.tree import ROOT
 
+pytestmark = pytest.mark.checkout  # the templates and examples lie in the checkout's root
+
 PLACES = [
     *sorted(ROOT.glob("sbatch_templates/*.sbatch")),
     *sorted(ROOT.glob("examples/**/*.sbatch")),
