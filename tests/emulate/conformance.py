@@ -60,7 +60,9 @@ for s in CONT USR1 USR2 TERM INT; do trap "echo batch $s >> $L" $s; done
 echo "batch START" >> $L
 {body}
 """
-WAIT = 'while [ -n "$(jobs -r)" ]; do wait; done'
+WAIT = 'while [ -n "$(jobs -r)" ]; do sleep 0.1; done'
+"""Not bash's `wait`: of a USR1 that comes 2 ms after its CONT, while the trap of that one runs, bash may take note and
+run its trap only when the next signal ends `wait` (seen with strace)."""
 SRUN = f"srun -n2 --mpi=none {PYTHON} rank $L"
 MPIEXEC = f"mpiexec -n 2 {PYTHON} rank $L"
 
@@ -244,7 +246,7 @@ def ranks(signals: str) -> dict[str, str]:
 
 LEAVES, LEFT = (
     "trap 'echo \"batch USR1\" >> $L; leave=yes' USR1",
-    'while [ -z "$leave" ] && [ -n "$(jobs -r)" ]; do wait; done; sleep 0.5; exit 0',
+    'until [ "$leave" ]; do sleep 0.1; done; sleep 0.5; exit 0',
 )
 """Not `exit` in the trap: CONT may be delivered after the USR1 that it goes with, and would find nobody."""
 

@@ -62,11 +62,7 @@ def bench(cluster: Cluster) -> RealBench:
 SAMPLED = frozenset({"preempt_with_b", "requeue", "signal_full"})
 """Of the cases that take half a minute each, those that CI runs; `make test-slurm-full` runs all."""
 BY_VERSION = [case for case in SIGNAL_CASES if "; " in case.outcome]
-"""Those that say themselves that versions of Slurm differ, run on each version that is there.
-
-Not in CI yet: in about a third of the runs here the batch shell noted the CONT of the preemption and never its USR1.
-Whether Slurm or bash loses it is not known. The outcome of the job is stated by test_launch.py as well, which CI runs.
-"""
+"""Those that say themselves that versions of Slurm differ. CI runs them all, on each version that is there."""
 ALIKE = [case for case in SIGNAL_CASES if case not in BY_VERSION]
 
 
@@ -75,7 +71,6 @@ def test_signals_reach_whom_the_emulator_sends_them_to(bench: RealBench, tmp_pat
     case.check(bench, tmp_path)
 
 
-@pytest.mark.full
 @pytest.mark.slurm_versions
 @pytest.mark.parametrize("case", BY_VERSION, ids=lambda case: case.name)
 def test_what_differs_between_versions_differs_in_the_emulator_alike(
