@@ -5,14 +5,19 @@ PYTHON      ?= python3
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS    ?=
 PYTEST_ARGS ?=
+COMPARE_ARGS ?=
+# Real jobs rest most of the time, waiting for Slurm's timers. Each worker starts a cluster of its own.
+SLURM_WORKERS ?= 4
+STORAGE_WORKERS ?= 2
 
 VENV  := .venv
 READY := $(VENV)/.ready
+COMPARE := .venv-compare
 # Activating is no more than this; `mpiexec` may come from the environment or from the system.
 RUN   := . tools/environment.sh &&
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-slurm test-slurm-full lint types bench wheel-test clean
+.PHONY: help demo test test-full test-slurm test-slurm-full test-storage test-storage-full lint types bench compare wheel-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,18 +30,26 @@ demo: $(READY) ## a real training: warned, killed, damaged, resumed, compared wi
 	@$(RUN) hpcresume demo
 
 test: $(READY) ## the tests (no Slurm needed)
-	$(RUN) pytest -m "not slurm and not full" $(PYTEST_ARGS)
+	$(RUN) pytest -m "not slurm and not storage and not full" $(PYTEST_ARGS)
 
 test-full: $(READY) ## the tests with every cell of every matrix (an hour; no Slurm needed)
-	$(RUN) pytest -m "not slurm" $(PYTEST_ARGS)
+	$(RUN) pytest -m "not slurm and not storage" $(PYTEST_ARGS)
 
 test-slurm: $(READY) ## the tests against a real Slurm that they start themselves
 	@tools/install_slurm.sh
-	$(RUN) pytest -m "slurm and not full" $(PYTEST_ARGS)
+	$(RUN) pytest -n $(SLURM_WORKERS) --dist worksteal -m "slurm and not full" $(PYTEST_ARGS)
 
 test-slurm-full: $(READY) ## every test against a real Slurm (half an hour)
 	@tools/install_slurm.sh
-	$(RUN) pytest -m slurm $(PYTEST_ARGS)
+	$(RUN) pytest -n $(SLURM_WORKERS) --dist worksteal -m slurm $(PYTEST_ARGS)
+
+test-storage: $(READY) ## the tests on filesystems that they mount themselves: GlusterFS, and a disk that is full (root)
+	@tools/install_slurm.sh && tools/install_storage.sh
+	$(RUN) pytest -n $(STORAGE_WORKERS) --dist worksteal -m "storage and not full" $(PYTEST_ARGS)
+
+test-storage-full: $(READY) ## every test on such filesystems, and their bandwidth
+	@tools/install_slurm.sh && tools/install_storage.sh
+	$(RUN) pytest -n 0 -rP -m storage $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff and shellcheck
 	$(RUN) ruff check . && ruff format --check . && shellcheck tools/*.sh .ci/run sbatch_templates/*.sbatch
@@ -47,9 +60,17 @@ types: $(READY) ## mypy --strict on the package, and on what its users see
 bench: $(READY) ## save and verified load of 1 GiB against raw I/O and torch.save
 	@$(RUN) python benchmarks/save_load.py
 
+$(COMPARE)/.ready: $(READY) tools/make_compare_environment.sh
+	@CONSTRAINTS="$(CONSTRAINTS)" PIP_ARGS="$(PIP_ARGS)" tools/make_compare_environment.sh $(COMPARE)
+	@touch $@
+
+compare: $(COMPARE)/.ready ## hpcresume and its peers through the same preemptions, for docs/COMPARISON.md (half an hour)
+	@tools/install_slurm.sh
+	$(RUN) $(COMPARE)/bin/python -m benchmarks.peers $(COMPARE_ARGS)
+
 wheel-test: $(READY) ## build the wheel and run the tests against it in an environment of its own
 	$(RUN) tools/wheel_test.sh $(PYTEST_ARGS)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(COMPARE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find hpcresume tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

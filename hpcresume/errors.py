@@ -24,6 +24,7 @@ HpcresumeError                       exit code 70
 │   │   ├── GenerationConflictError          same step and attempt, other content
 │   │   └── FencedError                      a newer attempt has begun; this one may not commit
 │   ├── DamagedError                     bytes do not match their digest: generation, tensor, offset
+│   ├── StorageAwayError                 the storage does not answer now; nothing is known of what lies on it
 │   ├── NoGenerationError                nothing was ever committed here
 │   └── NoUsableGenerationError          generations exist and none of them verifies
 ├── RanksError                       71  ranks and their backend
@@ -69,6 +70,7 @@ __all__ = [
     "SliceError",
     "SlurmError",
     "StateError",
+    "StorageAwayError",
     "TrackingClosedError",
     "UntrackableError",
     "UsageError",
@@ -230,6 +232,10 @@ class DamagedError(CheckpointError):
         self.generation = generation
         self.tensor = tensor
         self.offset = offset
+
+
+class StorageAwayError(CheckpointError):
+    """The storage does not answer now. That says nothing of what lies on it: no generation is given up for it."""
 
 
 class NoGenerationError(CheckpointError):

@@ -11,7 +11,7 @@ from hpcresume.checkpoint.places import run_path
 from hpcresume.checkpoint.reader import FileReader
 from hpcresume.checkpoint.restore import none_usable
 from hpcresume.checkpoint.run import check_generations, read_run
-from hpcresume.errors import ConfigError, DamagedError, NoGenerationError, RunError
+from hpcresume.errors import ConfigError, DamagedError, NoGenerationError, RunError, StorageAwayError
 from hpcresume.io.paths import RunPaths, parse_generation_name
 from hpcresume.model import Generation, Skipped, VerifyReport
 
@@ -41,7 +41,7 @@ class Generations:
             path = self._run.generations / name
             try:
                 good.append(self._read(path).generation(self._run.root, path))
-            except (DamagedError, RunError) as error:
+            except (DamagedError, RunError, StorageAwayError) as error:
                 bad.append(Skipped(name, error.what))
         return good, bad
 
@@ -111,6 +111,7 @@ class Generations:
         Raises:
             FormatVersionError: another format version wrote it.
             RunDirectoryError: its files cannot be opened for a reason that is no damage.
+        StorageAwayError: the storage does not answer.
         """
         path = self._run.generations / _name(generation)
         try:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.vote import vote
-from hpcresume.errors import HpcresumeError, NoSpaceError, SaveError
-from hpcresume.io.hints import hint_for
+from hpcresume.errors import HpcresumeError, NoSpaceError, SaveError, StorageAwayError
+from hpcresume.io.hints import hint_for, is_away
 
 __all__ = ["Outcome", "as_typed", "together"]
 
@@ -20,7 +20,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def as_typed(phase: str, error: Exception, kind: type[HpcresumeError] = SaveError) -> HpcresumeError:
-    """The typed error for what went wrong on this rank: `kind`, or `NoSpaceError` when there is no space left."""
+    """The typed error for what went wrong on this rank: `kind`, or `NoSpaceError` when there is no space left, or
+    `StorageAwayError`, where that is a `kind`, when the storage cannot be reached.
+    """
     if isinstance(error, HpcresumeError):
         return error
     if not isinstance(error, OSError):
@@ -30,6 +32,8 @@ def as_typed(phase: str, error: Exception, kind: type[HpcresumeError] = SaveErro
         what = f"no space left to {phase}: {error.strerror or error}"
         return NoSpaceError(what, where=where, hint="free space or raise the quota")
     hint = hint_for(error.errno, otherwise="look at the filesystem, then try again")
+    if is_away(error.errno) and issubclass(StorageAwayError, kind):
+        kind = StorageAwayError
     return kind(f"could not {phase}: {error.strerror or error}", where=where, hint=hint)
 
 

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from hpcresume.checkpoint.digest import DIGEST_BYTES
 from hpcresume.checkpoint.layout import Extent, Unit
 from hpcresume.checkpoint.manifest import FileEntry, Sealed
-from hpcresume.checkpoint.units import open_regular, read_unit
+from hpcresume.checkpoint.units import away, open_regular, read_unit
 from hpcresume.errors import DamagedError
 from hpcresume.io.files import files
+from hpcresume.io.hints import is_away
 
 __all__ = ["FileReader", "row_bytes"]
 
@@ -98,6 +99,8 @@ class FileReader:
             try:
                 data = read_unit(self._fd, unit, into=into, past_cache=attempt > 0)
             except OSError as error:
+                if attempt > 0 and is_away(error.errno):
+                    raise away(error, f"{self._generation}/{self._file.name}") from error
                 problem = f"a read failed: {error.strerror}"
                 continue
             if data is not None and (not self._check or self._matches(index, data)):

@@ -7,7 +7,7 @@ node's caches show.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from hpcresume.checkpoint.rebuild import read_state
 from hpcresume.checkpoint.run import run_id
 from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.vote import agree_bytes
-from hpcresume.errors import CheckpointError, DamagedError, NoUsableGenerationError
+from hpcresume.errors import CheckpointError, DamagedError, NoUsableGenerationError, StorageAwayError
+from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
+from hpcresume.io.wholeness import refusal
 from hpcresume.model import Emit, Event, Generation, GlobalSlice, Skipped, ignore_events
 
 __all__ = ["Restored", "load_newest", "load_one", "none_usable", "restore_newest"]
@@ -103,11 +105,15 @@ def load_newest(
     slices: Mapping[str, GlobalSlice] | None = None,
     check: bool = True,
     emit: Emit = ignore_events,
+    confirm: Callable[[DamagedError], None] = lambda _: None,
 ) -> Restored:
     """Collective. The newest generation of the lineage that verifies, falling back along it.
 
+    `confirm` is called, on all ranks alike, before one is given up, and may raise instead.
+
     Raises:
         NoUsableGenerationError: some were committed and none verifies.
+        StorageAwayError: the storage does not answer.
     """
     identity = run_id(run, ranks)
     candidates, existed = _candidates(run, ranks)
@@ -117,6 +123,7 @@ def load_newest(
             path = run.generations / name
             generation, state = load_one(run, path, ranks, slices=slices, identity=identity, check=check, emit=emit)
         except DamagedError as error:
+            confirm(error)
             skipped.append(Skipped(name, error.what, error.tensor, error.offset))
             emit(Event("skipped", asdict(skipped[-1])))
             continue
@@ -157,11 +164,27 @@ def restore_newest(
 ) -> Restored:
     """Collective. As `load_newest`, and record durably what this attempt starts from.
 
-    From then on a skipped generation is out of the lineage, so that no later attempt tries it again.
+    From then on a skipped generation is out of the lineage, so that no later attempt tries it again. So none is skipped
+    while the filesystem as a whole does not work: what is missing then may be back tomorrow.
+
+    Raises:
+        NoUsableGenerationError, StorageAwayError: as `load_newest`.
     """
-    restored = load_newest(run, ranks, slices=slices, emit=emit)
-    with together(ranks, "record the start of the attempt"):
+    restored = load_newest(run, ranks, slices=slices, emit=emit, confirm=lambda damage: _is_damage(run, ranks, damage))
+    with together(ranks, "record the start of the attempt", CheckpointError):
         if ranks.rank == 0:
             name = restored.generation.name if restored.generation else None
             attempts.record_start(run, attempt, name, restored.skipped)
     return restored
+
+
+def _is_damage(run: RunPaths, ranks: Ranks, damage: DamagedError) -> None:
+    """Collective. Rank 0 looks whether the filesystem works."""
+    with together(ranks, "look at the filesystem", CheckpointError):
+        refused = refusal(run.generations) if ranks.rank == 0 else None
+        if refused is not None:
+            raise StorageAwayError(
+                f"{damage.what}, and the filesystem does not work as a whole: {refused.strerror or refused}",
+                where=damage.where,
+                hint=hint_for(refused.errno),
+            )

@@ -16,7 +16,7 @@ from hpcresume.io.files import files
 from hpcresume.io.paths import RunPaths, parse_generation_name
 from hpcresume.model import Emit, Event, ignore_events
 
-__all__ = ["retire", "sweep"]
+__all__ = ["make_room", "retire", "sweep"]
 
 _STAGING = re.compile(r"\.g\d{12}-a(\d{4,})\.partial-[0-9a-f]+")
 _PROBE = re.compile(r"\.probe-\d+-[0-9a-f]+")
@@ -44,6 +44,20 @@ def retire(run: RunPaths, *, keep: int, attempt: int | None = None, emit: Emit =
         emit(Event("retired", {"generations": retired}))
     _empty_trash(run)
     return retired
+
+
+def make_room(run: RunPaths, *, keep: int, attempt: int, emit: Emit = ignore_events) -> list[str]:
+    """For a save that failed for want of space: remove what `retire` would after a commit, and what failed saves and
+    earlier removals left; return the names. No save may be under way.
+
+    Raises:
+        ConfigError, OSError: as `retire`.
+    """
+    before = [path.name for path in run.trash.iterdir()] if run.trash.is_dir() else []
+    swept = sweep(run, attempt=attempt + 1, emit=emit)
+    removed = [*swept, *retire(run, keep=keep, attempt=attempt, emit=emit)]
+    gone = [name for name in before if not (run.trash / name).exists()]
+    return [*removed, *gone]
 
 
 def _superfluous(run: RunPaths, keep: int, emit: Emit) -> list[str]:

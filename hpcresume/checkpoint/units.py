@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcresume.checkpoint.layout import Unit
-from hpcresume.errors import DamagedError, RunDirectoryError
+from hpcresume.errors import DamagedError, RunDirectoryError, StorageAwayError
 from hpcresume.io.durable import pread_exactly
 from hpcresume.io.files import files
+from hpcresume.io.hints import hint_for, is_away
 
-__all__ = ["open_file", "open_regular", "read_unit", "read_whole"]
+__all__ = ["away", "open_file", "open_regular", "read_unit", "read_whole"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -35,12 +36,15 @@ def open_regular(path: Path, generation: str) -> int:
 
     Raises:
         DamagedError: it is missing, no regular file, or cannot be read, twice.
-        RunDirectoryError: it cannot be opened for a reason that is not the file's.
+        StorageAwayError: the storage cannot be reached.
+        RunDirectoryError: it cannot be opened for another reason that is not the file's.
     """
     try:
         fd = _open_twice(path)
     except OSError as error:
         what = f"{path.name} cannot be opened: {error.strerror}"
+        if is_away(error.errno):
+            raise away(error, path) from error
         if error.errno in _DAMAGE:
             raise DamagedError(what, where=f"{generation}/{path.name}", generation=generation) from error
         hint = "check who owns it, its mode, and the limits of this process (ulimit -n)"
@@ -50,6 +54,13 @@ def open_regular(path: Path, generation: str) -> int:
         what = f"{path.name} is no regular file"
         raise DamagedError(what, where=f"{generation}/{path.name}", generation=generation)
     return fd
+
+
+def away(error: OSError, path: Path | str) -> StorageAwayError:
+    """What to raise where a file cannot be reached; nobody knows what is in it."""
+    return StorageAwayError(
+        f"the storage does not answer: {error.strerror or error}", where=str(path), hint=hint_for(error.errno)
+    )
 
 
 def _open_twice(path: Path) -> int:
@@ -80,6 +91,7 @@ def read_whole(fd: int, generation: str, *, past_cache: bool = False) -> bytes:
 
     Raises:
         DamagedError: a read failed.
+        StorageAwayError: the storage cannot be reached.
     """
     data = bytearray(os.fstat(fd).st_size)
     if past_cache:
@@ -87,6 +99,8 @@ def read_whole(fd: int, generation: str, *, past_cache: bool = False) -> bytes:
     try:
         return bytes(memoryview(data)[: pread_exactly(fd, memoryview(data), 0)])
     except OSError as error:
+        if is_away(error.errno):
+            raise away(error, generation) from error
         raise DamagedError(f"a read failed: {error.strerror}", where=generation, generation=generation) from error
 
 

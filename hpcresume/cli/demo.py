@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from hpcresume.cli.interrupts import clear_away_at_term
 from hpcresume.cli.output import Column, echo_json, echo_table, json_option
 
 if TYPE_CHECKING:
@@ -52,14 +51,10 @@ def command(ranks: int, nodes: int, steps: int, seed: int, keep: Path | None, pl
     from hpcresume.ops.demo.scenario import run_demo
     from hpcresume.ops.demo.views import choose_view
 
-    signal.signal(signal.SIGTERM, _interrupt)  # ends all processes of the demo, as Ctrl-C does
+    clear_away_at_term()
     report = run_demo(options, choose_view(Board(steps), time.time(), as_json=as_json))
     _show(report, as_json)
     return 0 if report.identical else 1
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _show(report: Report, as_json: bool) -> None:

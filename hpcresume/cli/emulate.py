@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcresume.cli.interrupts import clear_away_at_term
 from hpcresume.cli.output import echo_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hpcresume.emulate.request import JobRequest
     from hpcresume.emulate.result import EmulationResult
     from hpcresume.emulate.settings import ClusterSettings
-    from hpcresume.model import Event
+    from hpcresume.model import Emit, Event
 
 __all__ = ["command"]
 
@@ -43,6 +43,7 @@ Exit codes
    0  every job completed and the whole timetable came true
   75  a job waits to be started again (--max-attempts reached, or requeue not allowed)
   78  an entry of the timetable never came true, or an option is wrong
+ 130  Ctrl-C, 143 TERM: all jobs are ended, nothing is left
   else the batch script's own, 128 + n when signal n killed it
 """
 SUFFIXES = (".sbatch", ".slurm", ".sl")
@@ -59,10 +60,25 @@ class _Verb(click.Command):
         if args and not args[0].startswith("-"):
             from hpcresume.cli.emulate_shell import DEEDS, shell
 
-            other = {"shell": shell, **DEEDS}.get(args[0])
-            if other is not None:
-                return other.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+            others = {"shell": shell, **DEEDS}
+            if args[0] in others:
+                return others[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+            _check_not_mistyped(args[0], others)
         return super().make_context(info_name, args, parent, **extra)
+
+
+def _check_not_mistyped(word: str, known: Iterable[str]) -> None:
+    """Refuse what is neither a command nor a file, and nearly one of our own words.
+
+    Raises:
+        UsageError: it is that.
+    """
+    import difflib
+    import shutil
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
+    if near and shutil.which(word) is None and not Path(word).exists():
+        raise click.UsageError(f"{word!r} is no command and no file; did you mean hpcresume emulate {near[0]}?")
 
 
 @click.command("emulate", cls=_Verb, epilog=EPILOG)
@@ -199,8 +215,8 @@ def _run(words: tuple[str, ...], options: dict[str, Any], as_json: bool) -> int:
     from hpcresume.emulate.job import emulate
 
     job = _job(words, options)
-    signal.signal(signal.SIGTERM, _interrupt)
-    result = emulate(job, emit=_say, output=sys.stderr.buffer if as_json else sys.stdout.buffer)
+    clear_away_at_term()
+    result = emulate(job, emit=_teller(), output=sys.stderr.buffer if as_json else sys.stdout.buffer)
     return _ended(result, as_json)
 
 
@@ -279,9 +295,9 @@ def _run_script(words: tuple[str, ...], options: dict[str, Any], as_json: bool) 
     if options["max_attempts"] < 1:
         raise ConfigError("--max-attempts must be at least 1", where="--max-attempts", hint="--max-attempts 1")
     what = Play(request, _timetable(options), options["max_attempts"], options["keep_logs"])
-    signal.signal(signal.SIGTERM, _interrupt)
+    clear_away_at_term()
     output = sys.stderr.buffer if as_json else sys.stdout.buffer
-    return _ended(play(what, _settings(request, options), emit=_say, output=output), as_json)
+    return _ended(play(what, _settings(request, options), emit=_teller(), output=output), as_json)
 
 
 # ---- both
@@ -309,11 +325,12 @@ def _ended(result: EmulationResult, as_json: bool) -> int:
     return result.exit_code
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _teller() -> Emit:
+    from hpcresume.emulate.lines import Lines
 
+    lines = Lines()
 
-def _say(event: Event) -> None:
-    from hpcresume.emulate.lines import line
+    def tell(event: Event) -> None:
+        click.echo(f"hpcresume emulate: {lines.of(event)}", err=True)
 
-    click.echo(f"hpcresume emulate: {line(event)}", err=True)
+    return tell

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import traceback as tracebacks
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
-from hpcresume.cli.output import OutputError
+from hpcresume.cli.output import OutputError, printable
 from hpcresume.errors import HpcresumeError
 from hpcresume.io.hints import hint_for
 
-__all__ = ["EXIT_OUTPUT", "Shown", "describe", "show_error"]
+__all__ = ["EXIT_OUTPUT", "Shown", "complain", "describe", "show_error"]
 
 EXIT_USAGE = 2
 """Wrong command line: what click and argparse use."""
@@ -58,12 +58,23 @@ def show_error(error: HpcresumeError | click.ClickException | OSError, *, as_jso
     shown = describe(error)
     if traceback:
         click.echo("".join(tracebacks.format_exception(error)), err=True, nl=False)
+    _echo(shown)
+    if as_json and not isinstance(error, OutputError):
+        fields = {"kind": shown.kind, "what": shown.what, "where": shown.where, "try": shown.hint}
+        click.echo(json.dumps({"error": fields, "exit_code": shown.exit_code}))
+    return shown.exit_code
+
+
+def complain(error: HpcresumeError) -> int:
+    """Show what went wrong beside a result that is shown all the same; return the exit code."""
+    shown = describe(error)
+    _echo(replace(shown, what=printable(shown.what), where=printable(shown.where), hint=printable(shown.hint)))
+    return shown.exit_code
+
+
+def _echo(shown: Shown) -> None:
     click.echo(f"error: {shown.what}", err=True)
     if shown.where:
         click.echo(f"where: {shown.where}", err=True)
     if shown.hint:
         click.echo(f"try:   {shown.hint}", err=True)
-    if as_json and not isinstance(error, OutputError):
-        fields = {"kind": shown.kind, "what": shown.what, "where": shown.where, "try": shown.hint}
-        click.echo(json.dumps({"error": fields, "exit_code": shown.exit_code}))
-    return shown.exit_code

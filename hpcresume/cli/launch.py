@@ -86,12 +86,30 @@ Signals
     help="Fall back after so long in the queue: a second job then waits there, and the first to start stays.",
 )
 @click.option(
-    "--guard",
-    is_flag=True,
-    help="Leave a second job behind the requeued one, should Slurm lose it before its script runs.",
+    "--guard/--no-guard",
+    default=None,
+    help="Leave a second job behind this one, should Slurm lose it. Not said: where the cluster forbids to requeue.",
+)
+@click.option(
+    "--time-limit",
+    metavar="TIME",
+    help="The job's full limit, put back for the next start where Slurm has lowered it to --time-min.",
+)
+@click.option(
+    "--warn-before",
+    default="auto",
+    show_default=True,
+    metavar="TIME",
+    help="Tell the ranks so long before the end of the allocation, if Slurm has not. auto: as long as a step, a save "
+    "and leaving have taken in this run. off.",
 )
 @click.option("--no-requeue", is_flag=True, help="Never call scontrol requeue: exit 75 instead.")
 @click.option("--release", is_flag=True, help="Start although the last attempt was held.")
+@click.option("--stage", default="", metavar="NAME",
+              help="The run is this stage of a chain; a program without a session finishes it by ending well."
+              )  # fmt: skip
+@click.option("--after", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+              help="Begin only when this run is done; until then the job waits in the queue. Repeatable.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the command that would start the ranks, and start nothing.")
 @click.option("--json", "as_json", is_flag=True,
               help="Print one JSON object at the end; the ranks' output goes to stderr.")  # fmt: skip
@@ -114,9 +132,13 @@ def command(
     fallback_failures: int | None,
     fallback_preemptions: int | None,
     fallback_waiting: str | None,
-    guard: bool,
+    guard: bool | None,
+    time_limit: str | None,
+    warn_before: str,
     no_requeue: bool,
     release: bool,
+    stage: str,
+    after: tuple[Path, ...],
     dry_run: bool,
     as_json: bool,
     words: tuple[str, ...],
@@ -136,6 +158,7 @@ def command(
     from dataclasses import asdict
 
     from hpcresume.config.durations import parse_duration
+    from hpcresume.config.slurm_options import parse_time_limit, slurm_time
     from hpcresume.launch.job import plan, supervise
     from hpcresume.launch.options import LaunchOptions
     from hpcresume.model import Cause
@@ -170,6 +193,10 @@ def command(
         guard=guard,
         requeue=not no_requeue,
         release=release,
+        stage=stage,
+        after=tuple(each.absolute() for each in after),
+        time_limit="" if time_limit is None else slurm_time(parse_time_limit(time_limit, where="--time-limit")),
+        warn_before=None if warn_before.strip().lower() == "auto" else seconds(warn_before, "--warn-before"),
         quiet=as_json,
     )
     if dry_run:

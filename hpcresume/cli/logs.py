@@ -15,6 +15,7 @@ from hpcresume.cli.output import echo_json, json_option, on_terminal, printable
 if TYPE_CHECKING:
     from hpcresume.io.paths import RunPaths
     from hpcresume.observe.logs import Piece
+    from hpcresume.ops.log_stitching import Wanted
 
 __all__ = ["command"]
 
@@ -28,6 +29,8 @@ Exit codes
    0  shown
   73  there is no run, or no log is known
   78  there is no such attempt, or the lines do not say which rank they are from
+
+Of a chain of stages the logs of all are shown, in their order; JSON: run, stages[stage, and the keys below].
 
 JSON: run, parts[attempt, path, note, lines[]]; attempt is null for a job that has begun none.
 """
@@ -50,10 +53,14 @@ _STEERS = re.compile(r"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u20
 def command(path: str, attempt: int | None, rank: int | None, last: int | None, follow: bool, as_json: bool) -> int:
     """Show the logs of RUN, a mark before each attempt."""
     from hpcresume.ops import log_stitching
+    from hpcresume.ops.chain_record import stages_at
     from hpcresume.ops.the_run import the_run
 
     if follow and as_json:
         raise click.UsageError("--follow has no end, one JSON object has")
+    stages = stages_at(path)
+    if stages:
+        return _chain(path, stages, log_stitching.Wanted(attempt, rank, last), follow=follow, as_json=as_json)
     run = the_run(path)
     given = log_stitching.Wanted(attempt, rank, FOLLOWED if follow and last is None else last)
     shown = _Shown(run)
@@ -66,6 +73,36 @@ def command(path: str, attempt: int | None, rank: int | None, last: int | None, 
         return 0
     for piece, lines in log_stitching.stitched(run, found, given):
         shown.show(piece, lines)
+    return 0
+
+
+def _chain(path: str, stages: list[Path], given: Wanted, *, follow: bool, as_json: bool) -> int:
+    """The logs of all stages, in their order; those that have none yet are passed over."""
+    from hpcresume.errors import RunDirectoryError
+    from hpcresume.ops import log_stitching
+    from hpcresume.ops.the_run import the_run
+
+    if follow:
+        raise click.UsageError(f"--follow is for one run: name the stage, such as {stages[-1]}")
+    told, shown = [], 0
+    for each in stages:
+        run = the_run(each)
+        try:
+            found = log_stitching.find_pieces(run, given)
+        except RunDirectoryError:  # it has not begun
+            continue
+        if as_json:
+            told.append({"stage": each.name, **log_stitching.as_json(run, found, given)})
+            continue
+        shown += 1
+        click.echo(click.style(f"stage {each.name}", bold=on_terminal()))
+        out = _Shown(run)
+        for piece, lines in log_stitching.stitched(run, found, given):
+            out.show(piece, lines)
+    if as_json:
+        echo_json({"run": path, "stages": told})
+    elif not shown:
+        raise RunDirectoryError("no stage has a log yet", where=path, hint=f"hpcresume status {path}")
     return 0
 
 

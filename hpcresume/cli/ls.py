@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpcresume.cli.output import Column, age, echo_json, echo_table, json_option, printable
-from hpcresume.observe.figures import size
+from hpcresume.cli.output import Column, echo_json, echo_table, json_option, printable
+from hpcresume.observe.figures import age, size
 
 if TYPE_CHECKING:
     from hpcresume.ops.listing import Listed
@@ -38,8 +38,8 @@ def command(path: str, as_json: bool) -> None:
     """List the generations of a run.
 
     RUN is a run's directory, or one generation in it (RUN/generations/NAME). A restore tries the newest one
-    first, then the lineage backwards; orphans and damaged ones are never chosen. Only manifests are read:
-    `hpcresume verify` reads every byte.
+    first, then the lineage backwards; orphans and damaged ones are never chosen. Of a generation only the manifest
+    is read: `hpcresume verify` reads every byte.
     """
     from hpcresume.ops import listing
     from hpcresume.ops.targets import resolve

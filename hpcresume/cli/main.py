@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from hpcresume.cli.errors import show_error
+from hpcresume.cli.interrupts import words_and_code
 from hpcresume.cli.output import checked_output
 from hpcresume.errors import HpcresumeError
 
@@ -21,6 +22,8 @@ __all__ = ["VERBS", "LazyGroup", "cli", "main"]
 VERBS: dict[str, tuple[str, str]] = {
     "cancel": ("hpcresume.cli.cancel:command", "End the job of a run for good; --save lets it save first."),
     "demo": ("hpcresume.cli.demo:command", "Show the whole thing on this machine: no Slurm needed."),
+    "doctor": ("hpcresume.cli.doctor:command", "Look whether this place is fit for a run, check by check."),
+    "drill": ("hpcresume.cli.drill:command", "Preempt a running job of yours, and report what was lost."),
     "emulate": ("hpcresume.cli.emulate:command", "Run a training under a small Slurm-like scheduler here."),
     "init": ("hpcresume.cli.init:command", "Begin: a job.yaml, a train.py and a script that run at once."),
     "inspect": ("hpcresume.cli.inspect:command", "Show what a generation holds: facts, tensors, values."),
@@ -38,9 +41,6 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb → ("module:attribute", one line for `--help`). The module is imported when the verb is used."""
 
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells report it (bash(1), EXIT STATUS)."""
-
 
 class LazyGroup(click.Group):
     """A group whose verbs are imported when they are used."""
@@ -57,6 +57,18 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; for one that does not exist, name the nearest that does."""
+        if args[0] not in VERBS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            if near:
+                raise click.UsageError(f"No such verb {args[0]!r}; did you mean {near[0]}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of verbs from the table, without importing any."""
@@ -81,7 +93,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 2 wrong command line, 64-78 one per family of errors, 72 no output, 75 come back, "
-    "77 do not requeue, 130 interrupted. HPCRESUME_TRACEBACK=1 does what --traceback does.",
+    "77 do not requeue, 130 Ctrl-C, 143 TERM. HPCRESUME_TRACEBACK=1 does what --traceback does.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Print the version and exit.")  # fmt: skip
@@ -107,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except (HpcresumeError, click.ClickException, OSError) as error:
         return show_error(error, as_json="--json" in own, traceback=traceback)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as error:
+        words_said, code = words_and_code(error)
+        click.echo(words_said, err=True)
+        return code

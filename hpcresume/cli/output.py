@@ -19,7 +19,6 @@ import click
 __all__ = [
     "Column",
     "OutputError",
-    "age",
     "checked_output",
     "echo_json",
     "echo_table",
@@ -182,12 +181,3 @@ def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> in
     widest = [max(len(row[i]) for row in [[c.title for c in columns], *rows]) for i in range(len(columns))]
     least = [min(w, FOLDED) if column.fold else w for column, w in zip(columns, widest, strict=True)]
     return sum(least) + 2 * (len(columns) - 1)
-
-
-def age(seconds: float) -> str:
-    """A duration for people, in its largest whole unit: 3700 → "1 h"."""
-    whole = max(0, round(seconds))
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if whole >= length:
-            return f"{whole // length} {unit}"
-    return f"{whole} s"

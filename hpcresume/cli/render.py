@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hpcresume.cli.job_options import explain, job_options, load
 from hpcresume.cli.output import echo_json, json_option
+
+if TYPE_CHECKING:
+    from hpcresume.config.job import LoadedJob
 
 __all__ = ["command"]
 
@@ -26,6 +30,7 @@ docs/JOB_YAML.md lists every key.
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the script here (0600).")
 @click.option("--force", is_flag=True, help="Replace the output file if it is there.")
 @click.option("--explain", "explained", is_flag=True, help="Show every value, who said so, and what that won over.")
+@click.option("--stage", metavar="NAME", help="Of a file with stages: the script of this one.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of job.yaml, for editors.")
 @click.option("--dry-run", is_flag=True, help="Print the script, also with --output.")
 @json_option
@@ -35,6 +40,7 @@ def command(
     output: Path | None,
     force: bool,
     explained: bool,
+    stage: str | None,
     schema: bool,
     dry_run: bool,
     as_json: bool,
@@ -53,9 +59,7 @@ def command(
     if explained:
         explain(job, as_json=as_json)
         return
-    from hpcresume.submit.script import render
-
-    script = render(job.spec, heading="Made by `hpcresume render`; change the job file, not this.")
+    script = _script(job, stage)
     written = output is not None and not dry_run
     if output is not None and written:
         _write(output, script, force)
@@ -63,6 +67,23 @@ def command(
         echo_json({"script": script, "output": str(output) if written else None})
     elif not written:
         click.echo(script, nl=False)
+
+
+def _script(job: LoadedJob, stage: str | None) -> str:
+    from hpcresume.config.job_leaves import nearest
+    from hpcresume.submit.script import render
+    from hpcresume.submit.stages import stage_script
+
+    heading = "Made by `hpcresume render`; change the job file, not this."
+    names = [each.name for each in job.stages]
+    if not names and stage is None:
+        return render(job.spec, heading=heading)
+    if stage is None:
+        raise click.UsageError(f"the file has stages: name one, --stage {names[0]}; there are {', '.join(names)}")
+    if stage not in names:
+        said = f"there is no stage {stage}; try: {nearest(stage, names) or ', '.join(names)}"
+        raise click.UsageError(said if names else "the file has no stages: leave --stage out")
+    return stage_script(job.stages, next(each for each in job.stages if each.name == stage), heading)
 
 
 def _write(path: Path, script: str, force: bool) -> None:

@@ -10,6 +10,7 @@ from hpcresume.cli.output import echo_json, json_option, printable
 
 if TYPE_CHECKING:
     from hpcresume.config.job_spec import JobSpec
+    from hpcresume.ops.chain_record import Chain
 
 __all__ = ["command"]
 
@@ -24,6 +25,10 @@ Exit codes
   69  Slurm refuses or cannot be asked
   73  there is no run; it is at work, or finished and --reopen is missing; nothing tells how it was submitted
 
+Of a chain what is held is released, and the stages that are not done and have no job are submitted again, each behind
+those before it; RUN/STAGE is one of them alone. JSON then: run, stages[stage, kind (done, running, waiting, held,
+left, submit, release, point), job_id, after[], log], notes[].
+
 JSON: run, kind (release, requeue, submit, nothing), job_id, state, steps[], done.
 """
 
@@ -37,6 +42,11 @@ def command(path: str, reopen: bool, dry_run: bool, as_json: bool) -> int:
     """Start RUN again from its newest generation, after it was held or has ended."""
     from hpcresume.ops.requeueing import plan_restart
 
+    found = _chain_and_stages(path)
+    if found is not None and not reopen:
+        return _chain(found[0], found[1], path, dry_run=dry_run, as_json=as_json)
+    if found is not None and not found[1]:
+        raise click.UsageError("--reopen is for one run: name the stage, RUN/STAGE")
     plan = plan_restart(path, reopen_done=reopen)
     job_id = plan.job_id if dry_run else plan.carry_out(_submit_function)
     if as_json:
@@ -51,6 +61,47 @@ def command(path: str, reopen: bool, dry_run: bool, as_json: bool) -> int:
     else:
         click.echo(printable(f"job {job_id} starts again ({plan.kind}); it was {plan.state}"))
         click.echo(printable(f"watch it:  hpcresume watch {path}"))
+    return 0
+
+
+def _chain_and_stages(path: str) -> tuple[Chain, tuple[str, ...]] | None:
+    """The chain that a path means: as a whole (no names), or one stage of it."""
+    from pathlib import Path
+
+    from hpcresume.io.paths import RunPaths
+    from hpcresume.ops.chain_record import chain_of_stage, read_chain
+    from hpcresume.ops.targets import typed
+
+    root = Path(path)
+    with typed(RunPaths(root)):
+        chain = read_chain(root)
+        if chain is not None:
+            return chain, ()
+        of = chain_of_stage(root) if root.is_dir() else None
+    return (of, (root.absolute().name,)) if of is not None else None
+
+
+def _chain(chain: Chain, only: tuple[str, ...], path: str, *, dry_run: bool, as_json: bool) -> int:
+    """What is held is released, what is not done and has no job is submitted again, in the chain's own folder."""
+    from hpcresume.cli.chain_view import say_notes, show_done, show_plan
+    from hpcresume.errors import RunDirectoryError
+    from hpcresume.ops.chains import carry_out, plan_steps
+    from hpcresume.ops.requeueing import inside
+    from hpcresume.submit.stages import plan_chain
+
+    if chain.directory is None:
+        what = "where it was submitted from was not recorded"
+        raise RunDirectoryError(what, where=str(chain.root), hint="hpcresume submit job.yaml in that folder")
+    root = chain.root.absolute()
+    with inside(chain.directory):
+        plan = plan_chain(root, chain.stages, chain.options)
+        steps = plan_steps(plan, let_go=True, only=only)
+        if dry_run:
+            show_plan(plan, steps, as_json=as_json)
+            return 0
+        if not as_json:
+            say_notes(plan, steps)
+        show_done(plan, carry_out(plan, let_go=True, only=only), path, as_json=as_json)
     return 0
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpcresume.cli.errors import describe
-from hpcresume.cli.output import Column, age, echo_json, echo_table, json_option, printable
+from hpcresume.cli.errors import complain
+from hpcresume.cli.output import Column, echo_json, echo_table, json_option
+from hpcresume.observe.figures import age
 
 if TYPE_CHECKING:
-    from hpcresume.errors import SlurmError
     from hpcresume.ops.overview import Overview, Row
 
 __all__ = ["command"]
@@ -38,8 +38,9 @@ Exit codes
   77  --check: a run is held, ended, unknown or unreadable
 
 JSON: slurm_error, runs[run, state, doing, next, attempt, step, total_steps, generation, generation_step,
-committed_at, generations, verified, lost_steps, cause, decision, job_id, job_state, job_reason, job_start, job_end,
-nodes]; times are seconds since the epoch, what is not known is null.
+committed_at, generations, waits_for[], made_from[stage, run, attempt, step, generation], verified, lost_steps,
+warning_lead, cause, decision, job_id, job_state, job_reason, job_start, job_end, nodes]; times are seconds since the
+epoch, what is not known is null.
 """
 
 
@@ -69,8 +70,7 @@ def command(paths: tuple[str, ...], verify: bool, check: bool, as_json: bool) ->
     else:
         _show(found, verified, verify)
     if found.slurm_error is not None:
-        _complain(found.slurm_error)
-        return found.slurm_error.exit_code
+        return complain(found.slurm_error)
     if False in verified.values():
         return 74
     needs = check and any(row.state.state in NEEDS_SOMEBODY for row in found.rows)
@@ -127,12 +127,3 @@ def _row(row: Row, verified: dict[Path, bool], verify: bool, now: float) -> list
         str(seen.lost),
         row.state.doing if row.state.next == "nothing to do" else f"{row.state.doing} → {row.state.next}",
     ]
-
-
-def _complain(error: SlurmError) -> None:
-    """On stderr, since what the files tell is shown all the same."""
-    shown = describe(error)
-    click.echo(f"error: {printable(shown.what)}", err=True)
-    click.echo(f"where: {printable(shown.where)}", err=True)
-    if shown.hint:
-        click.echo(f"try:   {printable(shown.hint)}", err=True)

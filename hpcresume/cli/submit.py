@@ -11,6 +11,7 @@ from hpcresume.cli.job_options import job_options, load
 from hpcresume.cli.output import Column, echo_json, echo_table, json_option, printable
 
 if TYPE_CHECKING:
+    from hpcresume.config.job import LoadedJob
     from hpcresume.config.job_spec import JobSpec
     from hpcresume.submit.submission import Plan
 
@@ -21,6 +22,10 @@ Before anything is submitted: the run directory, the log's folder, the program, 
 the script are looked at, and the partition's limits where Slurm answers. What cannot be looked at is skipped
 and said. RUN/submit/ keeps the script and the job's number. Options after the -- go to sbatch; those that would
 undo the script, or that have a key of their own, are refused.
+
+\b
+Of a file with stages those that are not done are submitted together, each to begin when those before it are
+done; what is in the queue or at work is left alone. Submitting again after a failure is the same command.
 
 \b
 Exit codes
@@ -51,7 +56,10 @@ def command(
 
     if str(path).startswith("-"):  # `submit -- --hold`: no file was named
         path, options = Path("job.yaml"), (str(path), *options)
-    plan = plan_submission(load(path, sets).spec, options)
+    job = load(path, sets)
+    if job.stages:
+        return _chain(job, options, again=again, dry_run=dry_run, as_json=as_json)
+    plan = plan_submission(job.spec, options)
     if dry_run:
         return _show(plan, as_json)
     _say_noted(plan)
@@ -65,6 +73,24 @@ def command(
     click.echo(f"log  {printable(done.log)}")
     for line in done.watch:
         click.echo(f"watch it:  {printable(line)}")
+    return 0
+
+
+def _chain(job: LoadedJob, options: tuple[str, ...], *, again: bool, dry_run: bool, as_json: bool) -> int:
+    """All stages that are not done, each behind those that it waits for."""
+    from hpcresume.cli.chain_view import say_notes, show_done, show_plan
+    from hpcresume.ops.chains import carry_out, failed_checks, plan_steps
+    from hpcresume.submit.stages import plan_chain
+
+    if again:
+        raise click.UsageError("--again is for one job; of stages, those that are not done are submitted anyway")
+    plan = plan_chain(Path(job.spec.run_directory), job.stages, options)
+    steps = plan_steps(plan)
+    if dry_run:
+        show_plan(plan, steps, as_json=as_json)
+        return 78 if failed_checks(plan, steps) else 0
+    say_notes(plan, steps)
+    show_done(plan, carry_out(plan), job.spec.run_directory, as_json=as_json)
     return 0
 
 

@@ -11,7 +11,7 @@ import click
 from hpcresume.cli.output import on_terminal, printable
 
 if TYPE_CHECKING:
-    from hpcresume.ops.demo.narrate import Line
+    from hpcresume.observe.narrate import Line
     from hpcresume.ops.watching import Look, Watcher
 
 __all__ = ["command"]
@@ -22,6 +22,8 @@ Exit codes
    73  there is no run, or it cannot be read
    77  it is held, or ended and nobody brings it back: hpcresume why RUN
   130  Ctrl-C; the run goes on
+
+Of a chain of stages a line is shown whenever the state of one changes, until all are done; RUN/STAGE is one of them.
 
 --json: one JSON object a line, for each event (t, attempt, source, event, fields) and each change of the state (as
 hpcresume status --json gives a run).
@@ -40,10 +42,13 @@ BEAT = 60.0
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def command(path: str, every: float, ask_every: float, as_json: bool) -> int:
     """Watch RUN until it is done, held, or ended. Ctrl-C leaves; the run goes on."""
+    from hpcresume.ops.chain_record import stages_at
     from hpcresume.ops.targets import typed
     from hpcresume.ops.the_run import the_run
     from hpcresume.ops.watching import Watcher
 
+    if stages_at(path):
+        return _chain(path, max(every, 1.0), ask_every, as_json=as_json)
     run = the_run(path)
     watcher = Watcher(run, ask_every)
     show = _json_lines if as_json else _live if on_terminal() else _plain_lines
@@ -54,6 +59,26 @@ def command(path: str, every: float, ask_every: float, as_json: bool) -> int:
         following = "" if state.next == "nothing to do" else f" → {state.next}"
         click.echo(printable(f"{last.row.name} is {state.state}: {state.doing}{following}"))
     return 0 if state.state == "done" else 77
+
+
+def _chain(path: str, every: float, ask_every: float, *, as_json: bool) -> int:
+    """A line whenever a stage's state changes; 0 when all are done, 77 when nothing more happens by itself."""
+    from hpcresume.ops.chain_watching import ChainWatcher
+    from hpcresume.ops.overview import row_as_json
+
+    watcher = ChainWatcher(path, ask_every)
+    while True:
+        look = watcher.look()
+        for row in look.changed:
+            if as_json:
+                click.echo(json.dumps(row_as_json(row), allow_nan=False))
+            else:
+                following = "" if row.state.next == "nothing to do" else f" → {row.state.next}"
+                text = f"{row.seen.root.name} is {row.state.state}: {row.state.doing}{following}"
+                click.echo(f"{_clock(time.time())}  {printable(text)}")
+        if look.over:
+            return 0 if look.done else 77
+        time.sleep(every)
 
 
 def _plain_lines(watcher: Watcher, every: float) -> Look:

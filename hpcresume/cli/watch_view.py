@@ -11,12 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpcresume.cli.output import age, printable
+from hpcresume.cli.output import printable
+from hpcresume.observe.figures import age, span
 from hpcresume.observe.instants import date_and_time
-from hpcresume.ops.run_state import span
 
 if TYPE_CHECKING:
-    from hpcresume.ops.demo.narrate import Line
+    from hpcresume.observe.narrate import Line
     from hpcresume.ops.watching import Look
 
 __all__ = ["picture"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from hpcresume.cli.errors import complain
 from hpcresume.cli.output import echo_json, json_option, on_terminal, printable
 
 if TYPE_CHECKING:
@@ -24,9 +26,11 @@ Exit codes
   73  there is no run, or it cannot be read
   78  there is no such attempt
 
-JSON: run, state, doing, next, slurm_error, lost_steps, starts_without_attempt[], by_hand[], attempts[attempt, cause,
-began, ended, job_id, start, generations, lost_steps, decision, story[], evidence[]]; times are seconds since the
-epoch, what is not known is null.
+Of a chain of stages every stage is told; JSON: run, stages[stage, and the keys below].
+
+JSON: run, state, doing, next, slurm_error, lost_steps, starts_without_attempt[], by_hand[], made_from[],
+attempts[attempt, cause, began, ended, job_id, start, generations, lost_steps, decision, story[], evidence[]]; times
+are seconds since the epoch, what is not known is null.
 """
 
 
@@ -40,18 +44,25 @@ def command(path: str, attempt: int | None, as_json: bool) -> int:
     A paragraph an attempt: where it began, what it saved, what told it to stop, what ended it, what was decided, what
     was lost. Below it the evidence, line by line. The last line says what happens next.
     """
+    from hpcresume.ops.chain_record import stages_at
     from hpcresume.ops.explanation import as_json as json_of
     from hpcresume.ops.explanation import explain
 
-    found = explain(path, attempt)
-    if as_json:
-        echo_json(json_of(found))
-    else:
+    stages = stages_at(path)
+    if stages and attempt is not None:
+        raise click.UsageError(f"--attempt is of one run: name the stage, such as {stages[0]}")
+    runs: list[Path | str] = [*stages] or [path]
+    stories = [explain(each, attempt) for each in runs]
+    if as_json and stages:
+        echo_json({"run": str(path), "stages": [{"stage": each.run.name, **json_of(each)} for each in stories]})
+    elif as_json:
+        echo_json(json_of(stories[0]))
+    for index, found in enumerate(stories if not as_json else ()):
+        if stages:
+            click.echo(click.style(f"{chr(10) if index else ''}stage {printable(found.run.name)}", bold=on_terminal()))
         _show(found)
-    if found.slurm_error is None:
-        return 0
-    click.echo(f"error: {printable(found.slurm_error.what)}", err=True)
-    return found.slurm_error.exit_code
+    error = next((each.slurm_error for each in stories if each.slurm_error is not None), None)
+    return 0 if error is None else complain(error)
 
 
 def _show(found: Explanation) -> None:
@@ -59,6 +70,8 @@ def _show(found: Explanation) -> None:
         _show_chapter(chapter, found.state.state)
     for line in found.barren:
         click.echo(printable(f"no attempt: {line}"))
+    if found.made_from:
+        click.echo(printable(f"made from {', '.join(found.made_from)}"))
     for line in found.by_hand:
         click.echo(printable(f"by hand: {line}"))
     click.echo(printable(f"now:  {found.state.state}: {found.state.doing}"))

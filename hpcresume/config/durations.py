@@ -1,4 +1,4 @@
-"""Times and rhythms as people write them: "90s", "20min", "1h30m", "500 steps", "auto".
+"""Times and rhythms as people write them: "90s", "20min", "1h30m", "500 steps", "auto", "auto, at most 20min".
 
 Owns the grammar and its error messages. Knows no clock.
 """
@@ -10,7 +10,7 @@ import math
 import re
 
 from hpcresume.errors import ConfigError, NonFiniteError
-from hpcresume.policy.cadence import Auto, Cadence, EverySeconds, EverySteps
+from hpcresume.policy.cadence import MOST_SHARE, Auto, Cadence, EverySeconds, EverySteps
 
 __all__ = ["format_seconds", "parse_cadence", "parse_duration"]
 
@@ -31,6 +31,9 @@ _DIGITS = 12
 """Of a number of steps, as many as a generation's name has."""
 
 _CADENCE_FORMS = '"20min", "90s", "1h30m", "500 steps" or "auto"'
+_AUTO_FORMS = '"auto", "auto, at most 20min" or "auto, at most 5%"'
+_AT_MOST = re.compile(r"at\s+most\s+(.+)", re.ASCII)
+_PERCENT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*%", re.ASCII)
 _DURATION_FORMS = '"90s", "20min" or "1h30m"'
 
 
@@ -49,7 +52,9 @@ def parse_duration(text: object, *, where: str = "duration") -> float:
 
 
 def parse_cadence(text: object, *, where: str = "every") -> Cadence:
-    """How often to save: a duration, "500 steps", or "auto".
+    """How often to save: a duration, "500 steps", or "auto" with limits: "auto, at most 20min, at most 5%".
+
+    The time is the longest between two saves, the share is what saves may take of the time.
 
     Raises:
         ConfigError: anything else; the hint is the nearest valid form.
@@ -57,8 +62,8 @@ def parse_cadence(text: object, *, where: str = "every") -> Cadence:
     if isinstance(text, Auto | EverySeconds | EverySteps):
         return text
     cleaned = _cleaned(text, where, _CADENCE_FORMS)
-    if cleaned == "auto":
-        return Auto()
+    if re.match(r"auto\b", cleaned):
+        return _auto(cleaned, text, where)
     steps = _STEPS.fullmatch(cleaned)
     if steps:
         digits = re.sub("[_,]", "", steps[1]).lstrip("0")
@@ -72,6 +77,29 @@ def parse_cadence(text: object, *, where: str = "every") -> Cadence:
         hint = _nearest(cleaned, steps=True) or _CADENCE_FORMS
         raise ConfigError(f"{text!r} is neither a time nor a number of steps", where=where, hint=hint)
     return EverySeconds(_positive(seconds, text, where, _CADENCE_FORMS))
+
+
+def _auto(cleaned: str, text: object, where: str) -> Auto:
+    """`auto` and what limits it, each kind of limit at most once."""
+    word, *limits = (part.strip() for part in cleaned.split(","))
+    at_most: float | None = None
+    share: float | None = None
+    wrong = ConfigError(f"{text!r:.80} is no rhythm", where=where, hint=_AUTO_FORMS)
+    if word != "auto":
+        raise wrong
+    for limit in limits:
+        match = _AT_MOST.fullmatch(limit)
+        percent = _PERCENT.fullmatch(match[1]) if match else None
+        seconds = _seconds(match[1]) if match and not percent else None
+        if percent and share is None:
+            share = float(percent[1]) / 100
+        elif seconds is not None and at_most is None:
+            at_most = _positive(seconds, text, where, _AUTO_FORMS)
+        else:
+            raise wrong
+    if share is not None and not 0.001 <= share <= 0.5:
+        raise ConfigError("a share of the time is from 0.1 % to 50 %", where=where, hint='"auto, at most 5%"')
+    return Auto(at_most, MOST_SHARE if share is None else share)
 
 
 def format_seconds(seconds: float) -> str:

@@ -19,9 +19,10 @@ from hpcresume.config.job_nodes import Node, Problem, as_node, parse_yaml, quote
 from hpcresume.config.job_rules import broken_rules
 from hpcresume.config.job_sources import Given, from_environment, from_file, from_options
 from hpcresume.config.job_spec import JobSpec
+from hpcresume.config.job_stages import StageText, no_such_stage, read_stages, stage_problems
 from hpcresume.errors import ConfigError
 
-__all__ = ["LoadedJob", "Setting", "check_job", "load_job", "read_job"]
+__all__ = ["LoadedJob", "Setting", "Stage", "check_job", "load_job", "read_job"]
 
 
 _PARTNER = {"requeue.warning_lead": "resources.time", "command": "function"}
@@ -46,12 +47,26 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One stage of a chain: a job of its own, whose run is RUN/NAME, and the stages that it waits for."""
+
+    name: str
+    spec: JobSpec
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LoadedJob:
-    """A checked job and where each of its values came from."""
+    """A checked job and where each of its values came from.
+
+    Of a file with stages `spec` is what they have in common, which may be no whole job; `stages` come in an order in
+    which each stands behind those that it waits for, and are empty for any other file.
+    """
 
     spec: JobSpec
     settings: tuple[Setting, ...]
     path: Path | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 def load_job(path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> LoadedJob:
@@ -90,6 +105,8 @@ def read_job(
         root = None
     if root is None:
         raise _error(problems, name)
+    if "stages" in root.data:
+        return _read_chain(root, name, sets, environ or {}, problems)
     layers = [from_file(root, problems), from_environment(environ or {}, problems), from_options(sets, problems)]
     return _checked(layers, name, problems)
 
@@ -102,6 +119,47 @@ def check_job(given: Mapping[str, Any], *, name: str = "the job") -> JobSpec:
     """
     problems: list[Problem] = []
     return _checked([from_file(as_node(given, name, problems), problems)], name, problems).spec
+
+
+def _read_chain(
+    root: Node, name: str, sets: Sequence[str], environ: Mapping[str, str], problems: list[Problem]
+) -> LoadedJob:
+    """A file with stages: each is checked as the job that it stands for, the top of the file below its own keys."""
+    texts = read_stages(root.data["stages"], problems)
+    common = Node({key: each for key, each in root.data.items() if key != "stages"}, root.where)
+    own_sets = {text.name: [each for each in sets if each.startswith(f"stages.{text.name}.")] for text in texts}
+    others = [each for each in sets if not any(each in own for own in own_sets.values())]
+    strange = [each for each in others if each.startswith("stages.") and each.count(".") > 1]
+    problems += [no_such_stage(each, [text.name for text in texts]) for each in strange]
+    others = [each for each in others if each not in strange]
+    layers = [from_file(common, problems), from_environment(environ, problems), from_options(others, problems)]
+    if not any("name" in given for given in layers):
+        problems.append(Problem(name, "name", "is missing", "name: my-run"))
+        layers[0]["name"] = Node("unnamed", name)
+    here: list[Problem] = []
+    spec, settings = _put_together(layers, name, here)
+    # What the top lacks, a stage may have; where there are stages, each of them is judged with what it has.
+    problems += [each for each in here if not texts and each.key != "command"]
+    stages = []
+    for text in texts:
+        here = []
+        prefix = f"stages.{text.name}."
+        own = from_file(text.own, here)
+        given = from_options([each.removeprefix(prefix) for each in own_sets[text.name]], here, prefix=prefix)
+        found, said = _put_together([layers[0], own, *layers[1:], given], text.where, here)
+        problems += [_of_stage(text, each) for each in (*here, *stage_problems(text, found))]
+        settings += tuple(dataclasses.replace(each, key=prefix + each.key) for each in said if each not in settings)
+        whole = {"name": f"{spec.name}-{text.name}", "run": f"{spec.run_directory}/{text.name}"}
+        stages.append(Stage(text.name, msgspec.structs.replace(found, **whole), text.after))
+    if problems:
+        raise _error(list(dict.fromkeys(problems)), name)
+    return LoadedJob(spec, settings, stages=tuple(stages))
+
+
+def _of_stage(text: StageText, problem: Problem) -> Problem:
+    """Named by the stage where it stands in the stage; what stands above is everybody's, and is said once."""
+    inside = problem.where in text.places or problem.where.startswith(f"--set stages.{text.name}.")
+    return dataclasses.replace(problem, key=f"stages.{text.name}.{problem.key}") if inside else problem
 
 
 def _checked(layers: list[Given], name: str, problems: list[Problem]) -> LoadedJob:

@@ -24,7 +24,14 @@ _HIDDEN_IN_SHELL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _RAW_SHELL = "environment.before_commands"
 
 _WITH_UNIT = frozenset(
-    {"checkpoint.every", "requeue.warning_lead", "resources.mem", "resources.mem_per_cpu", "resources.time"}
+    {
+        "checkpoint.every",
+        "requeue.warning_lead",
+        "resources.mem",
+        "resources.mem_per_cpu",
+        "resources.time",
+        "resources.time_min",
+    }
 )
 """Text for which quotes around a number would not do."""
 

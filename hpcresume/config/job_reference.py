@@ -20,4 +20,6 @@ def reference() -> str:
             "" if default in (None, [], {}, ()) else f"`{default if isinstance(default, str) else json.dumps(default)}`"
         )
         rows.append(f"| `{path}` | {shown} | {leaf.description.replace('|', chr(92) + '|')} |")
+    rows.append("| `stages.NAME` |  | A stage: any key above but name and run, for this stage alone (STAGES.md). |")
+    rows.append("| `stages.NAME.after` |  | Stages that must be done before this one begins. |")
     return "\n".join(rows) + "\n"

@@ -38,7 +38,7 @@ _BIND = re.compile(r"[^:]+(:[^:]+(:(ro|rw))?)?")
 
 def broken_rules(spec: JobSpec) -> Iterator[Broken]:
     """Every rule that this job breaks."""
-    for rule in (_name, _program, _function, _torchrun, _texts, _log, _fallback, _warning, _memory, _gpus,
+    for rule in (_name, _program, _function, _torchrun, _texts, _log, _fallback, _time_min, _warning, _memory, _gpus,
                  _sbatch_options, _variables, _container):  # fmt: skip
         yield from rule(spec)
 
@@ -114,7 +114,8 @@ def _texts(spec: JobSpec) -> Iterator[Broken]:
         yield from _parsed("resources.time", parse_time_limit, spec.resources.time)
     if spec.checkpoint.every is not None:
         yield from _parsed("checkpoint.every", parse_cadence, spec.checkpoint.every)
-    yield from _parsed("requeue.warning_lead", parse_duration, spec.requeue.warning_lead)
+    if spec.requeue.warning_lead != "auto":
+        yield from _parsed("requeue.warning_lead", parse_duration, spec.requeue.warning_lead)
     for key, text in (("pause", spec.requeue.pause), ("exclude_for", spec.requeue.exclude_for),
                       ("fallback.after_waiting", spec.requeue.fallback.after_waiting)):  # fmt: skip
         if text is not None and not (text == "off" and key != "fallback.after_waiting"):
@@ -153,8 +154,11 @@ def _parsed(key: str, parse: Callable[[str], object], text: str) -> Iterator[Bro
 
 
 def _warning(spec: JobSpec) -> Iterator[Broken]:
+    if spec.requeue.warning_lead == "auto":
+        return
     try:
         lead = parse_duration(spec.requeue.warning_lead)
+        least = parse_time_limit(spec.resources.time_min) if spec.resources.time_min is not None else None
         limit = parse_time_limit(spec.resources.time) if spec.resources.time is not None else None
     except ConfigError:
         return
@@ -164,6 +168,29 @@ def _warning(spec: JobSpec) -> Iterator[Broken]:
     elif limit is not None and lead >= limit:
         yield (key, "is not shorter than the time limit: each attempt would begin with its warning",
                f"{max(1, math.floor(limit / 4))}s")  # fmt: skip
+    elif least is not None and lead >= least:
+        yield (key, "is not shorter than time_min: an attempt with no more would begin with its warning",
+               f"{max(1, math.floor(least / 4))}s")  # fmt: skip
+
+
+def _time_min(spec: JobSpec) -> Iterator[Broken]:
+    key, text = "resources.time_min", spec.resources.time_min
+    if text is None:
+        return
+    wrong = [*_parsed(key, parse_time_limit, text)]
+    if wrong or (
+        spec.resources.time is not None and [*_parsed("resources.time", parse_time_limit, spec.resources.time)]
+    ):
+        yield from wrong  # what is wrong with the time is said of it
+        return
+    least = parse_time_limit(text)
+    limit = parse_time_limit(spec.resources.time) if spec.resources.time is not None else None
+    if least is None:
+        yield (key, "is a time, not the absence of a limit", "1h")
+    elif spec.resources.time is None:
+        yield (key, "makes do with less than resources.time, and there is none", "resources.time: 24h")
+    elif limit is not None and least > limit:
+        yield (key, "is longer than resources.time", f"{max(1, math.floor(limit / 4 / 60))}min")
 
 
 def _memory(spec: JobSpec) -> Iterator[Broken]:

@@ -30,12 +30,42 @@ def job_schema() -> dict[str, Any]:
     for part in definitions.values():
         part["properties"] = {name: _or_nothing(each) for name, each in part["properties"].items()}
     root = definitions.pop("JobSpec")
+    definitions["Stage"] = _stage(root)
+    root["properties"]["stages"] = {
+        "description": "Several jobs, each with keys of its own, that wait for each other (docs/STAGES.md).",
+        "type": "object",
+        "propertyNames": {"pattern": "^[A-Za-z][A-Za-z0-9_-]{0,63}$"},
+        "additionalProperties": {"anyOf": [{"$ref": "#/$defs/Stage"}, {"type": "null"}]},
+        "minProperties": 1,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **root,
         "title": "hpcresume job.yaml",
         "description": "One job for `hpcresume render` and `hpcresume submit`.",
         "$defs": definitions,
+    }
+
+
+def _stage(root: dict[str, Any]) -> dict[str, Any]:
+    """A stage: what a job has, but what all stages share, and what it waits for."""
+    own = {
+        key: part
+        for key, part in root["properties"].items()
+        if key not in ("name", "run", "function", "args", "kwargs")
+    }
+    name = {"type": "string"}
+    own["after"] = {
+        "description": "Stages that must be done before this one begins.",
+        "anyOf": [name, {"type": "array", "items": name, "uniqueItems": True}, {"type": "null"}],
+    }
+    return {
+        "title": "Stage",
+        "description": "A stage: any key of the job that is otherwise for it, and what it waits for.",
+        "type": "object",
+        "properties": own,
+        "required": [],
+        "additionalProperties": False,
     }
 
 

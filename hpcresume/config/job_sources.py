@@ -20,7 +20,10 @@ PREFIX = "HPCRESUME_JOB_"
 Given = dict[str, Node]
 """Key → what one source says about it."""
 
-_LATER = {"stages": "stages come later: this version runs one job per file"}
+_ELSEWHERE = {
+    "stages": ("stages stand in a job file, one job each", "--set stages.NAME.KEY=VALUE, or hpcresume submit job.yaml")
+}
+"""Keys of a file as a whole → what to say where one job alone is wanted."""
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 
 
@@ -80,8 +83,8 @@ def _leaf(leaf: Leaf, node: Node, found: Given, problems: list[Problem]) -> None
 def _unknown(path: str, where: str) -> Problem:
     section, _, name = path.rpartition(".")
     shown = f"{section}.{quoted(name)[1:-1]}" if section else quoted(name)[1:-1]
-    if path in _LATER:
-        return Problem(where, shown, _LATER[path])
+    if path.partition(".")[0] in _ELSEWHERE:
+        return Problem(where, shown, *_ELSEWHERE[path.partition(".")[0]])
     near = nearest(name, sections().get(section, ()))
     if near:
         return Problem(where, shown, "unknown key", near)
@@ -106,12 +109,15 @@ def from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Giv
     return found
 
 
-def from_options(assignments: Sequence[str], problems: list[Problem]) -> Given:
-    """What `--set key=value` options say; a later one wins. An empty value takes the key back to its default."""
+def from_options(assignments: Sequence[str], problems: list[Problem], *, prefix: str = "") -> Given:
+    """What `--set key=value` options say; a later one wins. An empty value takes the key back to its default.
+
+    `prefix` stood before each key, and was taken away: "stages.train.".
+    """
     found: Given = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        where = f"--set {quoted(key)[1:-1]}"
+        where = f"--set {quoted(prefix + key)[1:-1]}"
         place = _place(key)
         if not equals:
             problems.append(Problem(where, "", "no value", "--set resources.nodes=4"))

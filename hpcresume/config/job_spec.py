@@ -42,6 +42,10 @@ class Resources(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mem: Annotated[Memory | None, Meta(description='Memory of each node with its unit: "64G"; "0" is all.')] = None
     mem_per_cpu: Annotated[Memory | None, Meta(description='Memory for each core with its unit: "4G".')] = None
     time: Annotated[Text | None, Meta(description="Limit of each attempt: 4h, 1h30m, 04:00:00, 1-12:00:00.")] = None
+    time_min: Annotated[
+        Text | None,
+        Meta(description="Start with so short a limit when all of `time` does not fit, before a maintenance."),
+    ] = None
     partition: Annotated[Text | None, Meta(description="Partition, or several with commas.")] = None
     account: Annotated[Text | None, Meta(description="Account to charge.")] = None
     qos: Annotated[Text | None, Meta(description="Quality of service.")] = None
@@ -59,7 +63,9 @@ class Resources(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What wins over the arguments of `hr.session` in the training. Absent: the training's own."""
 
-    every: Annotated[Text | None, Meta(description="How often to save: 20min, 500 steps, auto.")] = None
+    every: Annotated[
+        Text | None, Meta(description="How often to save: 20min, 500 steps, auto; or auto, at most 20min.")
+    ] = None
     keep: Annotated[Count | None, Meta(description="How many generations to keep.")] = None
     verify: Annotated[Literal["all", "sample"] | None, Meta(description="How much is read back before the commit.")] = (
         None
@@ -105,9 +111,14 @@ class Requeue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_micro_batches: Annotated[
         Count, Meta(description="Into how many pieces to cut batches after want of memory, at the most.")
     ] = 1
-    guard: Annotated[bool, Meta(description="Leave a second job behind this one, should Slurm lose it.")] = False
+    guard: Annotated[
+        bool | None,
+        Meta(description="Leave a second job behind this one, should Slurm lose it; null: where it never requeues."),
+    ] = None
     fallback: Annotated[Fallback, Meta(description="Other resources when the run gets nowhere.")] = Fallback()
-    warning_lead: Annotated[Text, Meta(description="How long before the end the warning comes.")] = "5min"
+    warning_lead: Annotated[
+        Text, Meta(description="How long before the end the warning comes: 5min, or auto: as measured.")
+    ] = "5min"
     warning_signal: Annotated[Literal["USR1", "USR2"], Meta(description="Which signal warns.")] = "USR1"
 
 

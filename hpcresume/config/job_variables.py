@@ -12,6 +12,7 @@ _READ_ONLY = frozenset({"BASHOPTS", "BASHPID", "BASH_VERSINFO", "EUID", "PPID", 
 _OF_SLURM = ("SLURM_", "SLURMD_")
 _CHECKPOINT = "HPCRESUME_CHECKPOINT_"
 _JOB = "HPCRESUME_JOB_"
+_STAGE = "HPCRESUME_STAGE_"
 SUPERVISOR_VARIABLES = frozenset({
     "HPCRESUME_BEHIND", "HPCRESUME_LAUNCH_DIR", "HPCRESUME_LAUNCH_PARENT", "HPCRESUME_LOCAL_RANKS",
     "HPCRESUME_MICRO_BATCHES", "HPCRESUME_NODE", "HPCRESUME_NODE_INDEX", "HPCRESUME_RELEASE",
@@ -44,6 +45,8 @@ def _why_not(name: str, keys: frozenset[str]) -> tuple[str, str] | None:
         return what, f"leave it out; a setting of srun's goes into environment.before_commands: - export {name}=VALUE"
     if name == "HPCRESUME_RUN":
         return "the script sets it, from the run directory", "the key run"
+    if name.startswith(_STAGE):
+        return "the script sets it, from the stages before", "the key after of a stage"
     if name.startswith(_CHECKPOINT):
         key = name.removeprefix(_CHECKPOINT).lower()
         if key not in keys:

@@ -30,7 +30,7 @@ KEY_OF_OPTION: dict[str, str] = {
     "gpus-per-task": "resources.gpus_per_task",
     "gres": "resources.gres",
     "mem": "resources.mem", "mem-per-cpu": "resources.mem_per_cpu",
-    "time": "resources.time",
+    "time": "resources.time", "time-min": "resources.time_min",
     "partition": "resources.partition",
     "account": "resources.account",
     "qos": "resources.qos",

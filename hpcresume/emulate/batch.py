@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from hpcresume.emulate.filenames import file_name
 from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.variables import SLURM_CONF
+from hpcresume.slurm.filenames import file_name
 
 __all__ = ["BatchError", "exit_status", "keep_script", "note", "start_batch"]
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -79,13 +80,12 @@ class Engine:
     def __init__(self, settings: ClusterSettings, emit: Emit = ignore_events, first: int | None = None) -> None:
         """Set everything up; `first` is the first job's number."""
         self.home = Home(settings.name, settings.slurm)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.home.close)
             self.controller = Controller(settings, self.home.place(), self.home.directory / "spool", emit, first)
             self.dispatcher = Dispatcher(self.controller, self.home.directory / "steps", self.home.mpiexec)
             self.server = Server(self.home.socket, self.dispatcher.handle)
-        except BaseException:
-            self.home.close()
-            raise
+            undo.pop_all()
 
     def turn(self, timeout: float | None = None) -> None:
         """Serve, then look after the jobs."""

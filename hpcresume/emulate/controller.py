@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpcresume.emulate.agenda import plan
 from hpcresume.emulate.batch import keep_script
-from hpcresume.emulate.dependencies import Dependency, Fate, Met, judge, parse_dependency
+from hpcresume.emulate.dependencies import Dependency, Fate, Met, judge_one, parse_dependency, together
 from hpcresume.emulate.getopt_long import OptionError
 from hpcresume.emulate.jobs import Job, Phase
 from hpcresume.emulate.nodes import Node, Partition
@@ -154,7 +154,7 @@ class Controller:
         job.submitted = time.time()
         job.start = job.end = job.preempted_at = None
         job.wants_requeue = False
-        job.dependency = ()
+        job.dependency, job.failed_dependencies = (), frozenset()
         self.changed = True
 
     def hold(self, jobs: Iterable[Job]) -> None:
@@ -218,7 +218,7 @@ class Controller:
         if now < job.submitted + PATIENCE and not job.restarts and not os.path.isdir(Path(job.output()).parent):
             job.reason = "None"
             return False
-        met = judge(job.dependency, job.any_dependency, lambda c: self._fates(job, c), now)
+        met = self._met(job, now)
         if met is Met.NEVER:
             job.reason = "DependencyNeverSatisfied"
             if job.request.kill_on_invalid_dependency:
@@ -249,6 +249,22 @@ class Controller:
                 left[array] -= 1
             chosen.append(job)
         return chosen
+
+    def _met(self, job: Job, now: float) -> Met:
+        """Where its dependency stands. What has failed once stays so, though that job is started again (seen)."""
+        found = {each: judge_one(each, self._fates(job, each), now) for each in job.dependency}
+        job.failed_dependencies |= {each for each, met in found.items() if met is Met.NEVER}
+        verdicts = [Met.NEVER if each in job.failed_dependencies else met for each, met in found.items()]
+        return together(verdicts, job.any_dependency)
+
+    def wait_for(self, job: Job, text: str) -> None:
+        """What scontrol update Dependency does: whatever it waited for before, it waits for this now.
+
+        Raises:
+            OptionError: no such form.
+        """
+        job.dependency, job.any_dependency = parse_dependency(text)
+        job.failed_dependencies = frozenset()
 
     def _fates(self, job: Job, condition: Dependency) -> list[Fate]:
         if condition.kind == "singleton":

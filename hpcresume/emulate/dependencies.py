@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcresume.emulate.getopt_long import OptionError
 
-__all__ = ["Dependency", "Fate", "Met", "judge", "parse_dependency"]
+__all__ = ["Dependency", "Fate", "Met", "judge", "judge_one", "parse_dependency", "together"]
 
 KINDS = ("after", "afterany", "afternotok", "afterok", "aftercorr", "singleton")
 _TARGET = re.compile(r"([0-9]{1,9})(?:_([0-9]{1,9}|\*))?(?:\+([0-9]{1,9}))?")
@@ -31,6 +31,12 @@ class Dependency:
     job: int = 0
     task: int | None = None
     delay: float = 0.0
+
+    def __str__(self) -> str:
+        """As squeue shows it."""
+        task = "" if self.task is None else f"_{self.task}"
+        delay = f"+{round(self.delay / 60)}" if self.delay else ""
+        return f"{self.kind}:{self.job}{task}{delay}" if self.job else self.kind
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,11 @@ def judge(
     conditions: tuple[Dependency, ...], any_one: bool, look: Callable[[Dependency], list[Fate]], now: float
 ) -> Met:
     """Where the whole stands. `look` gives the fates of the jobs that a condition concerns, none for unknown ones."""
-    verdicts = [_judge_one(each, look(each), now) for each in conditions]
+    return together([judge_one(each, look(each), now) for each in conditions], any_one)
+
+
+def together(verdicts: Sequence[Met], any_one: bool) -> Met:
+    """Where the whole stands when each condition stands so."""
     if any_one and verdicts:
         if Met.YES in verdicts:
             return Met.YES
@@ -88,7 +98,8 @@ def judge(
     return Met.WAITING if Met.WAITING in verdicts else Met.YES
 
 
-def _judge_one(condition: Dependency, fates: list[Fate], now: float) -> Met:
+def judge_one(condition: Dependency, fates: list[Fate], now: float) -> Met:
+    """Where one condition stands."""
     if condition.kind == "singleton":
         return Met.YES if all(fate.ended for fate in fates) else Met.WAITING
     if condition.kind == "after":

@@ -1,27 +1,32 @@
-"""The directory of one emulated cluster: socket, stand-ins, scripts, steps. Made private (0700), removed at the end."""
+"""The directory of one emulated cluster: socket, stand-ins, scripts, steps. Made private (0700), removed at the end.
+
+Should its owner be killed, the keeper clears it away; should the keeper be killed as well, the next cluster does.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from hpcresume.emulate import client_program, keeper_program
 from hpcresume.emulate.census import MARK
-from hpcresume.emulate.leftovers import PREFIX, lock, sweep
 from hpcresume.emulate.variables import Place
 from hpcresume.io.mpiexec import find_mpiexec, open_mpi_variables
+from hpcresume.io.scratch import Scratch
 
 __all__ = ["PROGRAMS", "Home"]
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+_TOKEN = re.compile(rb"[0-9a-f]{16}")
+_YOUNG = 10.0
+"""Seconds after which the keeper of a killed cluster has surely cleared it away, if it lives."""
 PROGRAMS = ("sacct", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 
 _STAND_IN = """\
@@ -72,24 +77,27 @@ class Home:
             OSError: there is no place for it.
         """
         self.token = secrets.token_hex(8)
-        sweep(Path(tempfile.gettempdir()))
-        sweep(_SHARED_MEMORY)
-        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self.shared_memory = _shared_memory_directory()
-        self._locks: list[int] = []
+        self._scratches = [self._scratch(None)]
+        self.directory = self._scratches[0].path
+        self.shared_memory: Path | None = None
         self._mpiexec: tuple[list[str], dict[str, str]] | None = None
         self._cluster, self._slurm = cluster, slurm
         self._alive = -1
         self._keeper: subprocess.Popen[bytes] | None = None
-        try:
-            for directory in self._directories():
-                self._locks.append(lock(directory, self.token))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             self._build()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
+
+    def _scratch(self, parent: Path | None) -> Scratch:
+        """A directory of our own; jobs of clusters that left one and are dead are ended."""
+        note = self.token.encode("ascii")
+        return Scratch("hpcresume-emulate-", parent=parent, note=note, settled=_YOUNG, last_rites=_end_jobs_of)
 
     def _build(self) -> None:
+        with contextlib.suppress(OSError):  # for the ranks' shared segments, which outlive a kill -9
+            self._scratches.append(self._scratch(_SHARED_MEMORY))
+            self.shared_memory = self._scratches[1].path
         for name in ("bin", "spool", "steps", "launch", "tmp", "logs"):
             (self.directory / name).mkdir(mode=0o700)
         quoted = {
@@ -112,7 +120,7 @@ class Home:
     def _watch(self) -> None:
         """Start the keeper; it sees our end by the pipe that closes."""
         read, self._alive = os.pipe2(os.O_CLOEXEC)
-        directories = [str(directory) for directory in self._directories()]
+        directories = [str(each.path) for each in self._scratches]
         words = [sys.executable, "-S", "-I", str(keeper_program.__file__), str(read), f"{MARK}={self.token}."]
         try:
             self._keeper = subprocess.Popen(
@@ -125,9 +133,6 @@ class Home:
             )
         finally:
             os.close(read)
-
-    def _directories(self) -> list[Path]:
-        return [self.directory] if self.shared_memory is None else [self.directory, self.shared_memory]
 
     @property
     def socket(self) -> Path:
@@ -189,14 +194,11 @@ class Home:
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
-        for directory in self._directories():
-            shutil.rmtree(directory, ignore_errors=True)
-        while self._locks:
-            os.close(self._locks.pop())
+        while self._scratches:
+            self._scratches.pop().remove()
 
 
-def _shared_memory_directory() -> Path | None:
-    """A place of our own in /dev/shm for the ranks' shared segments, which outlive a kill -9."""
-    with contextlib.suppress(OSError):
-        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=_SHARED_MEMORY))
-    return None
+def _end_jobs_of(token: bytes) -> None:
+    """End what still runs of the jobs of a cluster whose owner and keeper are dead."""
+    if _TOKEN.fullmatch(token):
+        keeper_program.end_marked(MARK.encode("ascii") + b"=" + token + b".")

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import enum
-import getpass
-import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcresume.emulate.dependencies import Dependency
-from hpcresume.emulate.filenames import file_name
 from hpcresume.emulate.nodes import Allocation, Partition
 from hpcresume.emulate.request import JobRequest
 from hpcresume.emulate.rules import EndedBy
+from hpcresume.io.users import user_name
+from hpcresume.slurm.filenames import file_name
 
 if TYPE_CHECKING:
     from hpcresume.emulate.result import AttemptEnd
 
-__all__ = ["OVER", "Job", "Phase", "Step", "user_name"]
+__all__ = ["OVER", "Job", "Phase", "Step"]
 
 OVER = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE"})
 """States from which a job never starts again by itself."""
-
-
-def user_name() -> str:
-    """The user's name, or the number where there is none."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())
 
 
 class Phase(enum.Enum):
@@ -68,6 +59,7 @@ class Job:
     task: int | None = None
     dependency: tuple[Dependency, ...] = ()
     any_dependency: bool = False
+    failed_dependencies: frozenset[Dependency] = frozenset()
     priority: int = 0
     requeue: bool = True
     limit: float | None = None

@@ -1,10 +1,10 @@
-"""Events of an emulation as lines for people. Pure."""
+"""Events of an emulation as lines for people. Does not print them."""
 
 from __future__ import annotations
 
 from hpcresume.model import Event
 
-__all__ = ["line"]
+__all__ = ["Lines", "line"]
 
 _TEXTS = {
     "start": "attempt {attempt}: {ranks} ranks on {nodes}",
@@ -22,7 +22,7 @@ _TEXTS = {
     "pending": "in the queue again for {delay:g} s",
     "never-fired": "never came true: {entry}",
     "no-start": "the script did not start: {why}",
-    "left-pending": "job {job} waits for ever: {reason}",
+    "left-pending": "waits for ever: {reason}",
     "trouble": "{why}; tried again",
     "over": "the job is over: {state} after {attempts} attempts (exit code {exit_code})",
 }
@@ -35,3 +35,20 @@ def line(event: Event) -> str:
         fields["then"] = "requeued" if fields["requeued"] else "not requeued"
     text = _TEXTS.get(event.name, event.name).format_map(fields)
     return f"{fields['at']:.1f} s {text}"
+
+
+class Lines:
+    """Lines of one emulation; each names its job, a task of an array included, as soon as there are several.
+
+    `follow.Followers` marks what the jobs print in the same way.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def of(self, event: Event) -> str:
+        """The line of an event."""
+        job = str(event.fields["job"])
+        self._seen.add(job)
+        several = len(self._seen) > 1 or "_" in job
+        return f"job {job}: {line(event)}" if several else line(event)

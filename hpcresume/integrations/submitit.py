@@ -13,18 +13,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.console import flush, tell
-from hpcresume.errors import ConfigError, RunBusyError
+from hpcresume.errors import ConfigError, FencedError, RunBusyError
 from hpcresume.integrations import submitit_slurm
 from hpcresume.integrations.submitit_call import check_call, refuse_finished, takes_run
 from hpcresume.integrations.submitit_errors import reported, uncompleted, write_error
 from hpcresume.integrations.submitit_local import begin_again_locally, join_local_ranks, local_time_is_up
 from hpcresume.integrations.submitit_place import Place
+from hpcresume.integrations.submitit_record import record_submission
 from hpcresume.integrations.submitit_signals import forget_pending, warnings_kept
 from hpcresume.launch.rendezvous import LAUNCH_DIR, Rendezvous
 from hpcresume.session.outcomes import RunFinished, RunHeld, Stopped
@@ -33,6 +37,8 @@ from hpcresume.submit import submitit_jobs
 
 __all__ = ["Resumable", "submit"]
 
+LEAVE_SECONDS = 10.0
+"""How long ranks that leave to a newer start wait for each other."""
 RUN = "HPCRESUME_RUN"
 """Names the run to the function, as it does to commands of a batch script."""
 
@@ -77,6 +83,8 @@ class Resumable:
         if place.executor == "local" and not place.supervised and result is not None:
             join_local_ranks(os.environ, result.parent)
         timeouts = _timeout_budget(place.preempt_signal)
+        if place.executor == "slurm" and not place.supervised:
+            _stay_if_held(self._own_run())
         with warnings_kept(place.preempt_signal, for_good=place.executor != "debug") as keeper, reported(place):
             while True:
                 try:
@@ -133,6 +141,10 @@ class Resumable:
                 if not place.supervised:
                     _come_back(place, rendezvous, timeouts)
                 raise
+            except FencedError as fenced:
+                if place.executor == "slurm":
+                    _leave_to_the_newer(fenced)
+                raise
             except SystemExit as left:  # which submitit would take for an end without a word
                 raise uncompleted(f"the function called sys.exit({left.code!r})") from left
 
@@ -142,6 +154,35 @@ class Resumable:
             return busy
         own = f"hr.Resumable({self.__name__}, run={self.run!r}).map_array(executor, …) gives each task a run of its own"
         return RunBusyError(busy.what, where=busy.where, hint=f"{busy.hint}; for several tasks, {own}")
+
+
+def _stay_if_held(run: str | None) -> None:
+    """Before anything begins: too many lost attempts hold the job, which Slurm then ends, to stay in the queue."""
+    if run is None:
+        return
+    end = submitit_slurm.EndSequence()  # from before the hold on, whose TERM would end the scontrol that asks for it
+    if submitit_slurm.hold_before_start(Path(run)):
+        submitit_slurm.await_end(None, end)
+        raise SystemExit(0)
+    end.give_back()
+
+
+def _leave_to_the_newer(fenced: FencedError) -> None:
+    """Another start of the job is at work (split brain): its result is the one that counts, and nothing is stored."""
+    tell(f"hpcresume: {fenced.what}")
+    flush()
+    # Slurm's pmix plugin kills the step of a task that fails, or is gone without having left MPI, by its number, and
+    # the newer start's step has the same (seen): so all ranks, which are fenced off together, leave in peace.
+    leaving = threading.Thread(target=_leave_mpi, name="leave MPI", daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    os._exit(0)  # any other end would be told to submitit, in the files of the start that goes on
+
+
+def _leave_mpi() -> None:
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
 
 
 class _Again(Exception):
@@ -262,7 +303,10 @@ def submit(
     if not iterables:
         check_call(request.function, request.args, request.kwargs, run=request.run)
         refuse_finished([request.run], request.folder)
-        return submitit_jobs.submit_one(request, task)
+        job = submitit_jobs.submit_one(request, task)
+        if request.cluster == "slurm":
+            record_submission(request, request.run, str(job.job_id))
+        return job
     if request.args:
         what = "positional arguments are in the description and in the lists, and each task has one set of them"
         raise ConfigError(what, where="args", hint="a list for each of them, or kwargs for what all tasks share")
@@ -271,4 +315,7 @@ def submit(
         check_call(request.function, arguments, request.kwargs, run=request.run)
     refuse_finished([f"{request.run}-{index}" for index in range(len(sets))], request.folder)
     with submitit_jobs.prepared(request, tasks=len(sets)) as executor:
-        return task._submit_each(executor, sets, request.kwargs)
+        jobs = task._submit_each(executor, sets, request.kwargs)
+    for index, job in enumerate(jobs if request.cluster == "slurm" else ()):
+        record_submission(request, f"{request.run}-{index}", str(job.job_id), task=index)
+    return jobs

@@ -8,12 +8,15 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpcresume.console import flush, tell
 from hpcresume.errors import PeerFailureError
 from hpcresume.integrations.submitit_place import Place
 from hpcresume.io.durable import write_durably
+from hpcresume.io.paths import RunPaths
 from hpcresume.launch.rendezvous import LAUNCH_DIR
+from hpcresume.model import EXIT_COME_BACK
 from hpcresume.session import outcomes
-from hpcresume.session.part import hold_attempt, hold_facts
+from hpcresume.session.part import hold_attempt, hold_facts, newest_attempt
 
 __all__ = ["reported", "uncompleted", "write_error"]
 
@@ -36,6 +39,10 @@ def reported(place: Place) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if place.executor == "slurm" and _outlived():
+            tell(f"hpcresume: a newer attempt of the run is at work; not reported: {type(error).__name__}: {error}")
+            flush()
+            os._exit(EXIT_COME_BACK)
         named = _with_culprit(place, error)
         _hold(place, named)
         if named is error:
@@ -46,6 +53,16 @@ def reported(place: Place) -> Iterator[None]:
         raise
     finally:
         outcomes.last_words = None
+
+
+def _outlived() -> bool:
+    """Has a newer attempt of the run begun? Then the files in which submitit looks for a result are that one's."""
+    part = newest_attempt()
+    if part is None or not part.root.name.isdecimal():
+        return False
+    with contextlib.suppress(OSError):
+        return RunPaths(part.root.parent.parent).attempt(int(part.root.name) + 1).claim.exists()
+    return False
 
 
 def _with_culprit(place: Place, error: BaseException) -> BaseException:
@@ -81,7 +98,7 @@ def write_error(place: Place, error: BaseException) -> None:
     from submitit.core import utils
 
     file = place.result_file()
-    if file is None:
+    if file is None or (place.executor == "slurm" and _outlived()):
         return
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     with utils.temporary_save_path(file) as scratch:

@@ -7,38 +7,46 @@ job again: on one rank alone, after the commit. submitit's own budget of timeout
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from hpcresume.errors import SlurmError
-from hpcresume.io.paths import AttemptPaths, RunPaths
+from hpcresume.io.durable import write_durably
+from hpcresume.io.paths import AttemptPaths
+from hpcresume.launch.comeback import PATIENCE, carry_out
+from hpcresume.launch.deadline import deadline_facts
+from hpcresume.launch.ending import conclude
+from hpcresume.launch.facts import asker
+from hpcresume.launch.gate import admit
+from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import Journal
+from hpcresume.launch.opening import open_record
+from hpcresume.launch.options import LaunchOptions
 from hpcresume.launch.records import (
-    close_predecessor,
     committed_step,
+    holding_job,
     past_attempts,
     rank_warnings,
+    refused_requeue,
     requeue_accepted,
 )
 from hpcresume.launch.rendezvous import Claimed, Rendezvous
 from hpcresume.model import EXIT_COME_BACK, Cause, Decision
-from hpcresume.policy.budgets import Budgets
 from hpcresume.policy.cause import ENDS_JOB, ChildExit, Ending, Evidence, name_cause
 from hpcresume.policy.job_facts import JobFacts
-from hpcresume.policy.requeue import Verdict, decide
-from hpcresume.slurm.commands import Requeue, RequeueAnswer, requeue, show_job
+from hpcresume.slurm.commands import Requeue, RequeueAnswer
 from hpcresume.slurm.environment import SlurmEnvironment
 
-__all__ = ["EndSequence", "await_end", "bring_back", "wait_for_rank_0"]
+__all__ = ["EndSequence", "await_end", "bring_back", "hold_before_start", "wait_for_rank_0"]
 
 FAREWELL_SECONDS = 60.0
 """How long a task waits for the end that follows an accepted requeue."""
-SILENCE_SECONDS = 600.0
-"""How long the others wait for a sign of rank 0, which may have to ask Slurm six times for ten seconds each."""
+SILENCE_SECONDS = PATIENCE + 600.0
+"""How long the others wait for a sign of rank 0, which asks a silent controller for as long as a supervisor does."""
 LOOK_EVERY = 0.2
 OTHERS_SECONDS = 2.0
 """How long the rank that was refused waits for the others to report it."""
@@ -55,8 +63,13 @@ class EndSequence:
 
     def __init__(self) -> None:
         self._came = False
-        signal.signal(signal.SIGTERM, self._note)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+        self._handler = signal.signal(signal.SIGTERM, self._note)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+
+    def give_back(self) -> None:
+        """No end is awaited after all: everything as it was found."""
+        signal.signal(signal.SIGTERM, self._handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._came = True
@@ -70,7 +83,9 @@ class EndSequence:
 
 
 def bring_back(rendezvous: Rendezvous, most_timeouts: int | None) -> str:
-    """On the rank that kept the record: decide, record, requeue. "" when Slurm will start the job again, else why not.
+    """On the rank that kept the record: decide, record, and have Slurm do it.
+
+    "" when Slurm will start the job again, or keeps it in the queue, held, until a person releases it; else why not.
 
     Args:
         rendezvous: where the session left what it claimed and decided.
@@ -79,31 +94,90 @@ def bring_back(rendezvous: Rendezvous, most_timeouts: int | None) -> str:
     slurm, claimed = SlurmEnvironment.from_environ(os.environ), rendezvous.claimed()
     if claimed is None or slurm.job_id is None:
         return "no attempt was claimed"
-    evidence = _evidence(rendezvous, claimed, slurm)
-    ending, journal = name_cause(evidence), Journal()
-    committed = committed_step(claimed.paths)
-    verdict = decide(ending, evidence, past_attempts(claimed.run, claimed.number), committed, Budgets())
-    by_itself = any(job.restarts > slurm.restart_count for job in evidence.job)
-    refused = "" if by_itself else _refusal(verdict, ending, claimed, slurm, most_timeouts)
-    journal.attach(claimed.paths.supervisor)
-    _close_predecessor(claimed, slurm)
+    options, journal = _options(claimed.run.root), Journal()
+    open_record(journal, claimed, slurm, options)  # a supervisor does so at the start: here the rank that outlived it
     journal.record("started", kind="submitit", job_id=slurm.job_id, restart=slurm.restart_count,
-                   host=os.uname().nodename, pid=os.getpid())  # fmt: skip
-    journal.record("cause", cause=ending.cause.value, evidence=list(ending.evidence))
-    decision = Decision.HOLD if refused else verdict.decision
-    journal.record("decision", decision=decision.value, reason=refused or verdict.reason, requeue=not refused)
-    journal.record("ended", cause=ending.cause.value, exit_code=verdict.exit_code, committed=committed)
+                   host=os.uname().nodename, node=slurm.node_name, nodes=slurm.node_list, pid=os.getpid())  # fmt: skip
+    evidence = _evidence(rendezvous, claimed, slurm)
+    _record_deadline(claimed, evidence)
+    if any(job.restarts > slurm.restart_count for job in evidence.job) and not evidence.restarted:
+        return _by_itself(options, slurm, claimed, evidence, journal)
+    refused = _out_of_time(slurm, claimed, evidence, most_timeouts)
     if refused:
+        _record(journal, name_cause(evidence), Decision.HOLD, refused, committed_step(claimed.paths))
         return refused
-    answer = RequeueAnswer(Requeue.ACCEPTED, "Slurm does it by itself") if by_itself else requeue(slurm.job_id)
+    case = conclude(options, slurm, claimed, evidence, journal.record)
+    carried = carry_out(case, Hands())
+    if carried.leaving or carried.awaits_end:
+        return ""
+    if case.evidence.overtaken or case.evidence.restarted:
+        journal.record("requeue", result=Requeue.ACCEPTED.value, detail="another start of the job is at work")
+        return ""
+    return (refused_requeue(claimed.paths) if case.verdict.requeue else "") or case.verdict.reason
+
+
+def hold_before_start(run: Path) -> bool:
+    """At the start of a job that Slurm started again, on rank 0: what a supervisor sees to before any rank begins.
+
+    Nodes that were lost under the attempt before are suspect from now on. An attempt that was lost with its ranks left
+    nobody to decide: when too many have ended so, the job goes back into the queue, held. Whether it did.
+    """
+    slurm = SlurmEnvironment.from_environ(os.environ)
+    if not slurm.restart_count or slurm.procid != 0:
+        return False
+    refused = admit(_options(run), slurm, Hands()).refused
+    return refused is not None and refused.held
+
+
+def _options(run: Path) -> LaunchOptions:
+    """As `hpcresume launch` has them unless told; nobody may stand behind a job that submitit knows by its number."""
+    return LaunchOptions((), run=run.absolute(), guard=False)
+
+
+def _by_itself(
+    options: LaunchOptions, slurm: SlurmEnvironment, claimed: Claimed, evidence: Evidence, journal: Journal
+) -> str:
+    """Slurm has put the job back already: what is recorded, and what is changed, is the same."""
+    case = conclude(options, slurm, claimed, evidence, journal.record)
+    answer = RequeueAnswer(Requeue.ACCEPTED, "Slurm does it by itself")
     journal.record("requeue", result=answer.result.value, detail=answer.detail)
-    return "" if answer.result is Requeue.ACCEPTED else f"requeue {answer.result.value}: {answer.detail}"
+    if case.verdict.requeue:
+        carry_out(case, Hands(), answer)
+    return ""
+
+
+def _out_of_time(slurm: SlurmEnvironment, claimed: Claimed, evidence: Evidence, most_timeouts: int | None) -> str:
+    """Why submitit's own budget of timeouts keeps the job from coming back, or ""."""
+    if most_timeouts is None or name_cause(evidence).cause is not Cause.WALLTIME:
+        return ""
+    earlier = sum(
+        past.cause is Cause.WALLTIME and holding_job(claimed.run.attempt(past.attempt)) == slurm.job_id
+        for past in past_attempts(claimed.run, claimed.number)
+    )
+    return "timed-out too many times" if earlier >= most_timeouts else ""
+
+
+def _record(journal: Journal, ending: Ending, decision: Decision, reason: str, committed: int | None) -> None:
+    journal.record("cause", cause=ending.cause.value, evidence=list(ending.evidence))
+    journal.record("decision", decision=decision.value, reason=reason, requeue=False)
+    journal.record("ended", cause=ending.cause.value, exit_code=EXIT_COME_BACK, committed=committed)
+
+
+def _record_deadline(claimed: Claimed, evidence: Evidence) -> None:
+    """Until when the attempt had, for whoever reads of it later."""
+    if evidence.job and evidence.job[0].state == "RUNNING":
+        evidence = replace(evidence, signals=())  # a TERM in the midst of a grace is a warning, and no end yet
+    facts = deadline_facts(evidence)
+    if facts is not None:
+        with contextlib.suppress(OSError):
+            write_durably(claimed.paths.deadline, facts)
 
 
 def _evidence(rendezvous: Rendezvous, claimed: Claimed, slurm: SlurmEnvironment) -> Evidence:
     job: tuple[JobFacts, ...] = ()
+    ask = asker(slurm)
     with contextlib.suppress(SlurmError):
-        job = (show_job(slurm.job_id or ""),)
+        job = (ask(False),) if ask is not None else ()
     heard = rank_warnings(claimed.paths)
     return Evidence(
         claimed=True,
@@ -116,35 +190,6 @@ def _evidence(rendezvous: Rendezvous, claimed: Claimed, slurm: SlurmEnvironment)
         job=job,
         restarts=slurm.restart_count,
     )
-
-
-def _refusal(
-    verdict: Verdict, ending: Ending, claimed: Claimed, slurm: SlurmEnvironment, most_timeouts: int | None
-) -> str:
-    """Why the job shall not come back, or ""."""
-    if not verdict.requeue:
-        return verdict.reason
-    if ending.cause is not Cause.WALLTIME or most_timeouts is None:
-        return ""
-    earlier = sum(
-        past.cause is Cause.WALLTIME and _job_of(claimed.run, past.attempt) == slurm.job_id
-        for past in past_attempts(claimed.run, claimed.number)
-    )
-    return "timed-out too many times" if earlier >= most_timeouts else ""
-
-
-def _job_of(run: RunPaths, number: int) -> str | None:
-    try:
-        facts = json.loads(run.attempt(number).claim.read_bytes())
-        return str(facts["job_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _close_predecessor(claimed: Claimed, slurm: SlurmEnvironment) -> None:
-    restarted = slurm.job_id if slurm.restart_count else None
-    with contextlib.suppress(OSError):
-        close_predecessor(claimed.run, claimed.number, restarted_job=restarted)
 
 
 def await_end(attempt: AttemptPaths | None, end: EndSequence, seconds: float = FAREWELL_SECONDS) -> None:

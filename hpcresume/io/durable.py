@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 from hpcresume.io.files import files
 
 __all__ = [
+    "append_line",
     "create_durably",
     "fsync_directory",
     "make_directory",
@@ -148,3 +151,17 @@ def remove_tree(path: Path) -> None:
     for child in children:
         remove_tree(child)
     files().rmdir(path)
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one JSON line in a single write and flush it to stable storage.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(line, allow_nan=False).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)

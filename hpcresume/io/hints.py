@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["hint_for"]
+__all__ = ["hint_for", "is_away"]
+
+_AWAY = frozenset(
+    {
+        errno.ECOMM, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+        errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH, errno.ENODEV, errno.ENOLINK, errno.ENOTCONN,
+        errno.EREMOTEIO, errno.ESHUTDOWN, errno.ETIMEDOUT,
+    }
+)  # fmt: skip
+"""What a filesystem over a network, or FUSE, says when it does not reach its servers or its own process."""
 
 _HINTS = {
     errno.ENOSPC: "free some space, or use another filesystem",
@@ -24,4 +33,11 @@ _HINTS = {
 
 def hint_for(number: int | None, *, otherwise: str = "") -> str:
     """What to try after an OSError with this errno."""
+    if is_away(number):
+        return "the filesystem does not reach its servers: look at its health and at this node's mount"
     return _HINTS.get(number or 0, otherwise)
+
+
+def is_away(number: int | None) -> bool:
+    """Does this errno say that the storage cannot be reached, and nothing about the file itself?"""
+    return number in _AWAY

@@ -107,6 +107,11 @@ class RunPaths:
         return self.root / "run.json"
 
     @property
+    def submission(self) -> Path:
+        """Number and making of the job that was submitted for the run last."""
+        return self.root / "submit" / "job.json"
+
+    @property
     def attempts(self) -> Path:
         """One directory an attempt."""
         return self.root / "attempts"

@@ -8,6 +8,7 @@ user's state directory, which the nodes of a cluster usually share.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,9 @@ from typing import Any
 
 from platformdirs import user_state_path
 
-from hpcresume.io.durable import make_directory
+from hpcresume.io.durable import append_line, make_directory
 from hpcresume.io.paths import RunPaths
-from hpcresume.launch.journal import append_line, say
+from hpcresume.launch.journal import say
 from hpcresume.model import Cause, Decision
 from hpcresume.policy.budgets import PastAttempt
 from hpcresume.slurm.environment import SlurmEnvironment
@@ -128,8 +129,14 @@ def _newest(run: Path | None) -> int | None:
 
 
 def _files(run: Path | None, slurm: SlurmEnvironment) -> list[Path]:
-    """Where to look, and to write in the first that can be written."""
-    elsewhere = user_state_path("hpcresume") / "jobs" / f"barren-starts-{slurm.job_id}.jsonl"
+    """Where to look, and to write in the first that can be written.
+
+    A user's clusters may share their home, and each gives the numbers of jobs anew: the run, or where the job was
+    submitted, tells its starts from those of another job with its number.
+    """
+    which = [slurm.cluster, run.absolute()] if run is not None else [slurm.cluster, slurm.submit_dir, slurm.job_name]
+    mark = hashlib.blake2b("\0".join(map(str, which)).encode(errors="surrogateescape"), digest_size=6).hexdigest()
+    elsewhere = user_state_path("hpcresume") / "jobs" / f"barren-starts-{slurm.job_id}-{mark}.jsonl"
     return [run / "launch" / "barren-starts.jsonl", elsewhere] if run is not None and _is_run(run) else [elsewhere]
 
 

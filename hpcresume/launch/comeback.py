@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hpcresume.errors import SlurmError
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
-from hpcresume.launch.notes import Notes, read_notes, write_notes
+from hpcresume.launch.notes import MARK, Notes, read_notes, write_notes
 from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.predecessors import lead_over_to
 from hpcresume.launch.records import lost_node
 from hpcresume.launch.siblings import forbidden_by_cluster, resubmit, stand_down, wait_elsewhere
 from hpcresume.model import EXIT_COME_BACK, Cause, Decision
@@ -35,13 +37,11 @@ from hpcresume.slurm.changes import (
     partition_nodes,
     resource_changes,
 )
-from hpcresume.slurm.commands import Requeue, RequeueAnswer, requeue
+from hpcresume.slurm.commands import Requeue, RequeueAnswer, requeue, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
 
-__all__ = ["MARK", "Carried", "Case", "carry_out", "put_back"]
+__all__ = ["PATIENCE", "Carried", "Case", "carry_out", "put_back"]
 
-MARK = "hpcresume: "
-"""What our comments on a job begin with."""
 PATIENCE = 1800.0
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds for which a silent controller is asked to requeue, and between two tries, doubled each time."""
@@ -82,12 +82,14 @@ class Case:
 @dataclass(frozen=True)
 class Carried:
     """What came of it: `back` when Slurm will start the job again, `held` when a person has to release it first, or
-    the number of the job that goes on instead. `leaving`: Slurm is about to end us.
+    the number of the job that goes on instead. `leaving`: Slurm is about to end us. `awaits_end`: Slurm could not be
+    asked, and starts the job again once it has ended us itself, which is to be waited for.
     """
 
     back: bool = False
     held: bool = False
     resubmitted: str | None = None
+    awaits_end: bool = False
 
     @property
     def leaving(self) -> bool:
@@ -103,6 +105,21 @@ def carry_out(case: Case, hands: Hands, requeued: RequeueAnswer | None = None) -
         hands: how to reach Slurm.
         requeued: Slurm's answer, when it was asked to requeue before the ranks had ended.
     """
+    if case.evidence.overtaken or case.evidence.restarted:
+        say(case.verdict.reason)
+        return Carried()
+    try:
+        return _carry_out(case, hands, requeued)
+    except _StartedAgainError:
+        say("Slurm has started the job again meanwhile: nothing is asked of it any more")
+        return Carried()
+
+
+class _StartedAgainError(Exception):
+    """Another start of the job is at work: whatever Slurm were told of the job now, it would do to that one."""
+
+
+def _carry_out(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carried:
     verdict = case.verdict
     if verdict.decision is Decision.COME_BACK:
         return _come_back_if_wanted(case, hands, requeued)
@@ -123,7 +140,14 @@ def _come_back_if_wanted(case: Case, hands: Hands, requeued: RequeueAnswer | Non
     return Carried()
 
 
-def put_back(job_id: str, record: Callable[..., Any], hands: Hands, *, patience: float = 0.0) -> RequeueAnswer:
+def put_back(
+    job_id: str,
+    record: Callable[..., Any],
+    hands: Hands,
+    *,
+    patience: float = 0.0,
+    restarts: int | None = None,
+) -> RequeueAnswer:
     """Ask Slurm to start the job again, and record what it said.
 
     Args:
@@ -132,23 +156,42 @@ def put_back(job_id: str, record: Callable[..., Any], hands: Hands, *, patience:
         hands: how to reach Slurm.
         patience: seconds for which a controller that does not answer is asked again. Nobody else would ask for us:
             while it restarts or fails over, waiting costs some idle minutes, and leaving costs the run.
+        restarts: how often the job had been started before this start; None: nobody looks.
     """
-    answer = _patiently(lambda: requeue(job_id, execute=hands.execute, sleep=hands.sleep), hands, patience)
+    again = None if restarts is None else (job_id, restarts)
+    answer = _patiently(lambda: requeue(job_id, execute=hands.execute, sleep=hands.sleep), hands, patience, again)
     record("requeue", result=answer.result.value, detail=answer.detail)
     if answer.result is Requeue.ACCEPTED:
         say(f"job {job_id} is back in the queue")
     return answer
 
 
-def _patiently(ask: Callable[[], RequeueAnswer], hands: Hands, patience: float) -> RequeueAnswer:
+def _patiently(
+    ask: Callable[[], RequeueAnswer], hands: Hands, patience: float, again: tuple[str, int] | None
+) -> RequeueAnswer:
+    """Ask until the controller answers.
+
+    Raises:
+        _StartedAgainError: it did not answer since this node was cut off, and has started the job elsewhere.
+    """
     answer = ask()
     pause, until = FIRST_WAIT, hands.clock() + patience
     while answer.may_pass and hands.clock() + pause <= until:
         say(f"{answer.result.value}: {answer.detail}; asking again in {pause:g} s")
         hands.sleep(pause)
         pause = min(2 * pause, LONGEST_WAIT)
+        if again is not None and _started_again(*again, hands):
+            raise _StartedAgainError
         answer = ask()
     return answer
+
+
+def _started_again(job_id: str, restarts: int, hands: Hands) -> bool:
+    try:
+        facts = show_job(job_id, name=hands.environ.get("SLURM_JOB_NAME"), execute=hands.execute, sleep=hands.sleep)
+    except SlurmError:
+        return False
+    return Evidence(job=(facts,), restarts=restarts).restarted
 
 
 def _come_back(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carried:
@@ -157,13 +200,30 @@ def _come_back(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carr
     hurry = case.evidence.told_to_end or requeued is not None
     changes = [] if hurry else _changes(case, hands)
     patience = 0.0 if hurry else PATIENCE
-    answer = requeued if requeued is not None else put_back(job_id, case.record, hands, patience=patience)
+    answer = (
+        requeued
+        if requeued is not None
+        else put_back(job_id, case.record, hands, patience=patience, restarts=case.evidence.restarts)
+    )
     if answer.result is Requeue.ACCEPTED:
         _change(case, hands, _changes(case, hands) if hurry else changes)
         wait_elsewhere(case.options, case.slurm, case.run, hands, case.record)
         return Carried(back=True)
     say(f"requeue {answer.result.value}: {answer.detail}")
+    if answer.result is Requeue.UNAVAILABLE and _slurm_will(case):
+        say("a preempted job is started again by Slurm itself, once Slurm has ended it: waiting for that")
+        return Carried(awaits_end=True)
     return _go_on_otherwise(case, hands, answer)
+
+
+def _slurm_will(case: Case) -> bool:
+    """Will Slurm start the job again by itself, as long as it has not left by then?
+
+    Before 24.05 a job that exits in its grace is over; from then on it comes back, and is held after five times
+    (MaxBatchRequeue, slurm.conf(5)). One that is still there when its grace ends comes back on all versions.
+    """
+    allowed = case.facts is None or case.facts.requeueable is not False
+    return allowed and case.ending.cause is Cause.PREEMPTED and not case.evidence.told_to_end
 
 
 def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer) -> Carried:
@@ -175,11 +235,13 @@ def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer) -> Carried
         return Carried()
     number = None
     if answer.result is not Requeue.UNAVAILABLE and case.run is not None:
-        number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case))
+        guard = case.options.guard is not False
+        number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case), guard=guard)
     if number is None:
         say(f"submit the job again to go on (exit code {EXIT_COME_BACK})")
         return Carried()
     stand_down(case.slurm, case.run, hands, number)
+    lead_over_to(number, case.slurm, case.run, hands)
     return Carried(resubmitted=number)
 
 
@@ -191,10 +253,22 @@ def _changes(case: Case, hands: Hands) -> list[Change]:
     pause = _pause(case)
     if pause >= 1:
         changes.append(Change("StartTime", f"now+{round(pause)}", f"{round(pause)} s of pause"))
+    changes += _full_limit(case)
     why = fallback_due(case.options.fallback, case.attempts)
     if why:
         changes += _fallback(case, why)
     return [*changes, *_exclusion(case, hands)]
+
+
+def _full_limit(case: Case) -> list[Change]:
+    """Slurm lowers the limit of a job with --time-min to that for a start which would not fit otherwise, before a
+    maintenance say, and leaves it so for all that follow. Its owner may raise it again while the job waits.
+    """
+    full, limit = case.options.time_limit, case.facts.limit if case.facts is not None else None
+    least = case.facts.least if case.facts is not None else None
+    if not full or limit is None or least is None or limit > least:
+        return []
+    return [Change("TimeLimit", full, "the full limit again, after a start with --time-min")]
 
 
 def _pause(case: Case) -> float:
@@ -268,7 +342,7 @@ def _lost(case: Case, now: float) -> list[tuple[str, float]]:
         if before is not None:
             found.append(before)
     if case.ending.cause is Cause.NODE_FAILURE:
-        down = sorted({node for job in case.evidence.job for node in job.down_nodes})
+        down = sorted({node for job in case.evidence.job for node in (*job.down_nodes, *job.silent_nodes)})
         found += [(node, now) for node in down]
     return found
 
@@ -305,8 +379,9 @@ def _hold(case: Case, hands: Hands) -> Carried:
     if stays:
         patience = 0.0 if case.evidence.told_to_end else PATIENCE
         answer = _patiently(
-            lambda: hold_in_queue(job_id, comment, execute=hands.execute, sleep=hands.sleep), hands, patience
-        )
+            lambda: hold_in_queue(job_id, comment, execute=hands.execute, sleep=hands.sleep),
+            hands, patience, (job_id, case.evidence.restarts),
+        )  # fmt: skip
         case.record("held", result=answer.result.value, detail=answer.detail)
         if answer.result is Requeue.ACCEPTED:
             say(f"held in the queue: {verdict.reason}; scontrol release {job_id} lets it go on")

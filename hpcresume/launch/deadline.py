@@ -17,13 +17,14 @@ END_SECONDS = 5.0
 def deadline_facts(evidence: Evidence) -> bytes | None:
     """`{"unix": …, "source": …, "cause": …}`, or None while nothing is known.
 
-    Slurm's EndTime counts once a warning came; a TERM or HUP is the end sequence itself, KILL follows.
+    Slurm's EndTime counts once a warning came, Slurm's or our own; it is reckoned from the allocation's start, so what
+    a script did before it started us is counted. A TERM or HUP is the end sequence itself, KILL follows.
     """
     ends = [s.at for s in evidence.signals if s.signal in (signal.SIGTERM, signal.SIGHUP)]
     if ends:
         return _facts(ends[0] + END_SECONDS, "end sequence", evidence)
     job = evidence.job[0] if evidence.job else None
-    if job is None or job.end is None or not evidence.signals:
+    if job is None or job.end is None or evidence.warning is None:
         return None
     return _facts(job.end, "scontrol", evidence)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from hpcresume.errors import RunDirectoryError
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.barren import barren_starts, note_barren_start, with_barren_starts
 from hpcresume.launch.comeback import Case, carry_out, put_back
@@ -15,7 +16,8 @@ from hpcresume.launch.inbox import ENDING, await_ending
 from hpcresume.launch.journal import say
 from hpcresume.launch.memory import memory_kills, new_memory_kills
 from hpcresume.launch.options import LaunchOptions, Outcome
-from hpcresume.launch.records import committed_step, past_attempts, raised, rank_warnings
+from hpcresume.launch.predecessors import mark_program_done
+from hpcresume.launch.records import committed_step, overtaken, past_attempts, raised, rank_warnings, stuck_in_files
 from hpcresume.launch.rendezvous import Claimed
 from hpcresume.launch.supervisor import Supervisor
 from hpcresume.model import Cause, Decision
@@ -23,6 +25,7 @@ from hpcresume.policy.budgets import PastAttempt, follows_a_hold
 from hpcresume.policy.cause import Evidence, name_cause
 from hpcresume.policy.requeue import decide, memory_ended, uncounted
 from hpcresume.slurm.environment import SlurmEnvironment
+from hpcresume.slurm.silent_nodes import silent_nodes
 
 __all__ = ["conclude", "finish", "last_seconds"]
 
@@ -30,6 +33,8 @@ ASK_SECONDS = 8.0
 """How long the end of an attempt waits for Slurm's view of it."""
 LEAVE_SECONDS = 1.0
 """From TERM until ranks that have decided but not left are killed."""
+GRACE_PATIENCE = 1800.0
+"""How long a preempted job waits to be ended by a Slurm that cannot be asked: GraceTime is the site's choice."""
 RESCUE_SECONDS = 3.0
 """From TERM until a job at its time limit is requeued in spite of ranks that still save; KILL comes after
 max(KillWait, 5) seconds (seen: 4.6)."""
@@ -42,9 +47,13 @@ def finish(supervisor: Supervisor) -> Outcome:
         supervisor.options, supervisor.slurm, supervisor.claimed, supervisor.evidence, supervisor.journal.record
     )
     ending, verdict = case.ending, case.verdict
+    if case.number is None and not mark_program_done(supervisor.options, supervisor.slurm, ending.cause):
+        verdict = replace(verdict, exit_code=RunDirectoryError.exit_code)
     carried = carry_out(case, Hands(), supervisor.requeued)
     if carried.leaving:
         _await_end(supervisor)
+    elif carried.awaits_end and not await_ending(GRACE_PATIENCE):
+        say(f"Slurm has not ended the job: submit it again to go on (exit code {verdict.exit_code})")
     return Outcome(
         exit_code=verdict.exit_code,
         decision=verdict.decision.value,
@@ -77,6 +86,7 @@ def conclude(
         evidence: all that is known of the end.
         record: keeps an event in the journal.
     """
+    evidence = replace(evidence, overtaken=claimed is not None and overtaken(claimed.run, claimed.number, slurm))
     ending = name_cause(evidence)
     past, committed = _history(options, slurm, claimed)
     verdict = decide(ending, evidence, past, committed, options.budgets)
@@ -121,12 +131,27 @@ def _gather(supervisor: Supervisor) -> None:
         supervisor.evidence,
         decision=supervisor.rendezvous.decision(),
         raised=raised(claimed.paths) if claimed is not None else None,
+        stuck=stuck_in_files(claimed.paths) if claimed is not None else "",
         rank_warnings=rank_warnings(claimed.paths) if claimed is not None else (),
         out_of_memory=new_memory_kills(supervisor.memory_before, memory_kills()),
     )
     if evidence.decision is None or evidence.decision.decision is not Decision.DONE:
         supervisor.desk.ask_and_wait(ASK_SECONDS)
-    supervisor.evidence = replace(evidence, job=supervisor.desk.known)
+        supervisor.hear_the_end()
+        evidence = replace(evidence, signals=supervisor.evidence.signals)
+    supervisor.evidence = _with_silent_nodes(replace(evidence, job=supervisor.desk.known), supervisor.slurm)
+    supervisor.write_deadline()  # ranks that were warned themselves may have been quicker than Slurm's answer
+
+
+def _with_silent_nodes(evidence: Evidence, slurm: SlurmEnvironment) -> Evidence:
+    """Ranks that died without deciding anything may have lost a node that Slurm still believes in."""
+    known, child = evidence.job, evidence.child
+    if not known or known[0].down_nodes or evidence.decision is not None or child is None:
+        return evidence
+    if child.clean and not evidence.claimed:
+        return evidence
+    silent = silent_nodes(slurm.node_list or "", slurm.node_name)
+    return replace(evidence, job=(replace(known[0], silent_nodes=silent), *known)) if silent else evidence
 
 
 def _history(

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from hpcresume.errors import SlurmError
 from hpcresume.policy.job_facts import JobFacts
+from hpcresume.slurm.batch_script import AskedWarning, asked_warning, read_batch_script
 from hpcresume.slurm.commands import down_nodes, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
 
@@ -23,14 +24,27 @@ def asker(slurm: SlurmEnvironment) -> Ask | None:
     job_id, nodes = slurm.job_id, slurm.node_list
     if job_id is None:
         return None
+    script: list[AskedWarning | None] = []
 
     def ask(thorough: bool) -> JobFacts:
         facts = show_job(job_id)
+        if not script:
+            script.append(_asked(job_id))
+        if script[0] is not None:
+            facts = replace(facts, warning_lead=script[0].lead, warns_batch=script[0].batch)
         if nodes and (thorough or facts.state != "RUNNING"):
             return replace(facts, down_nodes=down_nodes(nodes))
         return facts
 
     return ask
+
+
+def _asked(job_id: str) -> AskedWarning | None:
+    """The warning that the job's script asks for; None where it cannot be read or says nothing of it."""
+    try:
+        return asked_warning(read_batch_script(job_id))
+    except SlurmError:
+        return None
 
 
 class FactsDesk:

@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from hpcresume.errors import ConfigError
+from hpcresume.errors import ConfigError, RunBusyError
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.barren import note_barren_start, with_barren_starts
-from hpcresume.launch.comeback import MARK, Case, carry_out
+from hpcresume.launch.comeback import Case, carry_out
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
-from hpcresume.launch.notes import read_notes, write_notes
+from hpcresume.launch.notes import MARK, read_notes, write_notes
 from hpcresume.launch.options import LaunchOptions, Outcome
-from hpcresume.launch.records import nodes_of, past_attempts
+from hpcresume.launch.predecessors import lead_over_from, wait_for_stages
+from hpcresume.launch.records import holding_job, nodes_of, past_attempts
 from hpcresume.launch.rendezvous import RELEASE
 from hpcresume.launch.siblings import GUARD, RESUBMITTED, needless, stand_down, stands_behind, take_over
 from hpcresume.model import EXIT_DONE, EXIT_HOLD, Cause, Decision
@@ -23,7 +24,7 @@ from hpcresume.policy.cause import Ending, Evidence
 from hpcresume.policy.requeue import Verdict, spent_budget
 from hpcresume.policy.suspects import add_suspects
 from hpcresume.slurm.changes import Change, change_job, comment_of
-from hpcresume.slurm.commands import down_nodes
+from hpcresume.slurm.commands import down_nodes, job_alive
 from hpcresume.slurm.environment import SlurmEnvironment
 
 __all__ = ["MICRO_BATCHES", "Admission", "admit", "fewer_tasks"]
@@ -56,6 +57,9 @@ def admit(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands) -> Admi
     if options.run is None:
         if options.budgets.micro_batches > 1:
             raise ConfigError("needs the run's history", where="--micro-batches", hint="--run RUN")
+        waits = wait_for_stages(options, slurm, hands)
+        if waits is not None:
+            return Admission(options, waits)
         return Admission(options, shared={RELEASE: "1"} if options.release else {})
     run = RunPaths(options.run)
     if run.done.exists():
@@ -64,6 +68,13 @@ def admit(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands) -> Admi
     why = needless(slurm, run, hands)
     if why:
         return _refusal(options, run, Decision.COME_BACK, why)
+    busy = _at_work(run, slurm, hands)
+    if busy:
+        say(busy)
+        return Admission(options, Outcome(RunBusyError.exit_code, Decision.HOLD.value, reason=busy, run=str(run.root)))
+    waits = wait_for_stages(options, slurm, hands)
+    if waits is not None:
+        return Admission(options, waits)
     past = _past(run, slurm)
     last = past[-1] if past else None
     if last is not None and last.decided == Decision.HOLD.value and not options.release:
@@ -81,6 +92,7 @@ def admit(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands) -> Admi
     if slurm.restart_count and last is not None:
         _suspect_nodes(options, run, last, hands)
     take_over(options, slurm, run, hands)
+    _lead_over(options, slurm, run, hands)
     return Admission(options, shared=_shared(options, past))
 
 
@@ -101,6 +113,23 @@ def _hold(
     held = carry_out(case, hands).held
     outcome = Outcome(EXIT_HOLD, verdict.decision.value, cause.value, reason, run=str(run.root), held=held)
     return Admission(options, outcome)
+
+
+def _at_work(run: RunPaths, slurm: SlurmEnvironment, hands: Hands) -> str:
+    """Which other job trains this run at this moment, in words; "" for none. Its guard, too, is none of our business.
+
+    A job that comes back to a run that another one has meanwhile waits for it instead: its ranks find that out.
+    """
+    if slurm.job_id is None or slurm.restart_count or stands_behind(hands.environ, slurm):
+        return ""
+    try:
+        newest = max(run.attempt_numbers(), default=0)
+    except OSError:
+        return ""
+    holder = holding_job(run.attempt(newest)) if newest else None
+    if not holder or holder == slurm.job_id or not job_alive(holder, execute=hands.execute, sleep=hands.sleep):
+        return ""
+    return f"job {holder} is still running attempt {newest} of {run.root}: wait for it, or cancel it"
 
 
 def _suspect_nodes(options: LaunchOptions, run: RunPaths, last: PastAttempt, hands: Hands) -> None:
@@ -145,6 +174,17 @@ def fewer_tasks(environ: Mapping[str, str]) -> dict[str, str]:
     if not 0 < now < int(said):
         return {}
     return {name: str(now) for name in ("SLURM_NTASKS", "SLURM_NPROCS") if name in environ}
+
+
+def _lead_over(options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths, hands: Hands) -> None:
+    """Stages that wait for a job of this run, and saw it end otherwise than well, wait for this one."""
+    behind = stands_behind(hands.environ, slurm)
+    if behind is not None:
+        lead_over_from(behind[1], slurm, run, hands)
+    elif options.stage and slurm.restart_count and slurm.job_id is not None:
+        lead_over_from(slurm.job_id, slurm, run, hands)
+        if options.after:
+            _give_comment_back(slurm, run, hands)
 
 
 def _shared(options: LaunchOptions, past: tuple[PastAttempt, ...]) -> dict[str, str]:

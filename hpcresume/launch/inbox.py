@@ -47,10 +47,11 @@ def take_signal(timeout: float) -> Taken | None:
     return Taken(signal.Signals(taken.si_signo), time.time())
 
 
-def await_ending(seconds: float = FAREWELL_SECONDS) -> None:
-    """Wait for the scheduler's end sequence, or for Ctrl-C."""
+def await_ending(seconds: float = FAREWELL_SECONDS) -> bool:
+    """Wait for the scheduler's end sequence, or for Ctrl-C; whether it came."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         taken = take_signal(left)
         if taken is not None and (taken.number in ENDING or taken.number == signal.SIGINT):
-            return
+            return True
+    return False

@@ -35,7 +35,7 @@ def supervise(options: LaunchOptions, environ: Mapping[str, str]) -> Outcome:
     slurm = SlurmEnvironment.from_environ(environ)
     admission = admit(options, slurm, Hands())
     if admission.refused is not None:
-        if admission.refused.held:
+        if admission.refused.held or admission.refused.requeued:
             await_ending()
         return admission.refused
     options = admission.options

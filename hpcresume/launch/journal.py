@@ -6,34 +6,19 @@ and never stops the supervisor: the job matters more than its record.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from hpcresume.console import tell
+from hpcresume.io.durable import append_line
 
-__all__ = ["Journal", "append_line", "say"]
+__all__ = ["Journal", "say"]
 
 
 def say(text: str) -> None:
     """One line for people, on stderr."""
     tell(f"hpcresume launch: {text}")
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON line in a single write and flush it to stable storage.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, json.dumps(line, allow_nan=False).encode() + b"\n")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Journal:

@@ -17,7 +17,10 @@ from hpcresume.io.durable import make_directory, write_durably
 from hpcresume.launch.journal import say
 from hpcresume.policy.suspects import Suspect
 
-__all__ = ["Notes", "read_notes", "write_notes"]
+__all__ = ["MARK", "Notes", "read_notes", "write_notes"]
+
+MARK = "hpcresume: "
+"""What our comments on a job begin with."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,16 @@ class LaunchOptions:
         exclusion: how to keep off nodes that were lost.
         fallback: what to ask for when the run gets nowhere.
         stay: a held job stays in the queue, held; False: it ends with exit code 77.
-        guard: leave a second job in the queue, should the requeued one be lost before its script runs.
+        guard: leave a second job in the queue, should the requeued one be lost before its script runs; None: only
+            where the cluster forbids to requeue, so that nobody else would bring a job back that dies with its node.
         requeue: ask Slurm to start the job again; False leaves it to exit code 75.
         release: start although the last attempt was held.
+        stage: the name of the stage of a chain that the run is, "" for any other run.
+        after: the runs of the stages that must be done before this one begins.
+        time_limit: the job's full time limit, as scontrol takes it: put back for the next start where Slurm has
+            lowered it to `--time-min`; "": left as it is.
+        warn_before: seconds before the end of the allocation at which the ranks are told if nobody else has told
+            them; 0: never; None: as the run's own measures say.
         quiet: the ranks' standard output goes to standard error.
     """
 
@@ -46,9 +53,13 @@ class LaunchOptions:
     exclusion: Exclusion = field(default_factory=Exclusion)
     fallback: Fallback = field(default_factory=Fallback)
     stay: bool = True
-    guard: bool = False
+    guard: bool | None = None
     requeue: bool = True
     release: bool = False
+    stage: str = ""
+    after: tuple[Path, ...] = ()
+    time_limit: str = ""
+    warn_before: float | None = None
     quiet: bool = False
 
 

@@ -8,24 +8,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpcresume.io.durable import append_line
 from hpcresume.io.paths import AttemptPaths, RunPaths
-from hpcresume.launch.journal import append_line
 from hpcresume.model import Cause, Decision
 from hpcresume.policy.budgets import PastAttempt
-from hpcresume.policy.cause import Ending, Raised, SignalReceived
+from hpcresume.policy.cause import ENDS_JOB, Ending, Raised, SignalReceived
+from hpcresume.slurm.environment import SlurmEnvironment
 
 __all__ = [
     "close_predecessor",
     "committed_step",
+    "holding_job",
     "last_decision",
     "lost_node",
     "nodes_of",
+    "overtaken",
     "past_attempts",
     "raised",
     "rank_warnings",
+    "refused_requeue",
     "requeue_accepted",
+    "stuck_in_files",
     "was_released",
 ]
+
+
+_ON_FILES = ("open the run", "probe", "restore", "save step", "write DONE")
+"""Beginnings of what ranks wait for (session: the names of watchdog guards) while they have nothing to do but files."""
+
+
+TOGETHER = 0.001
+"""Seconds by which a warning is put before the end that was heard with it."""
 
 
 def committed_step(attempt: AttemptPaths) -> int | None:
@@ -53,19 +66,58 @@ def raised(attempt: AttemptPaths) -> Raised | None:
     )
 
 
+def stuck_in_files(attempt: AttemptPaths) -> str:
+    """Which ranks did not come out of a save, a restore or the like, in the words of one that waited; "" if none.
+
+    In such a phase a rank does nothing but work on files, so one that is missing hangs in the filesystem; or its whole
+    node is gone, which Slurm knows.
+    """
+    try:
+        ledgers = sorted(attempt.root.glob("ledger*.jsonl"))
+    except OSError:
+        return ""
+    for ledger in ledgers:
+        for line in _lines(ledger, '"ranks-missing"'):
+            phase, seconds = str(line.get("waiting_for") or ""), line.get("seconds")
+            if line["event"] != "ranks-missing" or not phase.startswith(_ON_FILES) or not line.get("missing"):
+                continue
+            ranks = ", ".join(str(rank) for rank in line["missing"])
+            after = f" after {seconds:g} s" if isinstance(seconds, int | float) else ""
+            return f"rank {ranks} did not come out of {phase!r}{after}: the filesystem does not answer on that node"
+    return ""
+
+
 def rank_warnings(attempt: AttemptPaths) -> tuple[SignalReceived, ...]:
-    """The warnings that the session recorded, in order."""
+    """The warnings that the session recorded, in order.
+
+    Of signals that came together nobody knows the order (the kernel delivers the lower number first): a warning is
+    taken to have been sent before the end that came with it, as Slurm does without any grace.
+    """
     found = []
     for line in _lines(attempt.ledger, '"warning"'):
-        number, at = _signal_number(line.get("signal")), line.get("t")
-        if line["event"] == "warning" and number is not None and isinstance(at, int | float):
-            found.append(SignalReceived(number, float(at)))
+        at = line.get("t")
+        if line["event"] != "warning" or not isinstance(at, int | float):
+            continue
+        heard = line.get("heard")
+        names = [line.get("signal"), *(heard if isinstance(heard, list) else [])]
+        numbers = {number for number in map(_signal_number, names) if number is not None}
+        ends = numbers & ENDS_JOB
+        found += [SignalReceived(number, float(at) - TOGETHER * bool(ends)) for number in sorted(numbers - ends)]
+        found += [SignalReceived(number, float(at)) for number in sorted(ends)]
     return tuple(found)
 
 
 def requeue_accepted(attempt: AttemptPaths) -> bool:
-    """Has Slurm agreed to start the job of this attempt again?"""
-    return any(line.get("result") == "accepted" for line in _named(attempt, "requeue"))
+    """Has Slurm agreed to start the job of this attempt again, at once or when a person releases it?"""
+    return any(line.get("result") == "accepted" for line in _named(attempt, "requeue", "held"))
+
+
+def refused_requeue(attempt: AttemptPaths) -> str:
+    """What Slurm said when it was asked to start the job again and did not agree; "" when it was not, or did."""
+    for line in _named(attempt, "requeue")[-1:]:
+        if line.get("result") != "accepted":
+            return f"requeue {line.get('result')}: {line.get('detail')}"
+    return ""
 
 
 def past_attempts(run: RunPaths, before: int | None = None) -> tuple[PastAttempt, ...]:
@@ -112,8 +164,8 @@ def lost_node(run: RunPaths, number: int) -> tuple[str, float] | None:
 
 def nodes_of(attempt: AttemptPaths) -> str:
     """The nodes that an attempt ran on, in Slurm's compressed form; "" when not recorded."""
-    started = _named(attempt, "started")
-    nodes = started[-1].get("nodes") if started else None
+    told = _named(attempt, "started") or [e for e in _lines(attempt.ledger, '"claimed"') if e["event"] == "claimed"]
+    nodes = told[-1].get("nodes") if told else None
     return nodes if isinstance(nodes, str) else ""
 
 
@@ -129,7 +181,7 @@ def close_predecessor(run: RunPaths, number: int, *, restarted_job: str | None) 
     if not numbers or _named(run.attempt(numbers[-1]), "ended"):
         return None
     before = run.attempt(numbers[-1])
-    holder = _holding_job(before)
+    holder = holding_job(before)
     ending = _infer(before, restarted_job is not None and holder in (None, restarted_job))
     committed = committed_step(before)
     for event in ({"event": "cause", "evidence": list(ending.evidence)}, {"event": "ended", "exit_code": None}):
@@ -141,15 +193,31 @@ def close_predecessor(run: RunPaths, number: int, *, restarted_job: str | None) 
     return PastAttempt(numbers[-1], ending.cause, committed)
 
 
-def _holding_job(attempt: AttemptPaths) -> str | None:
+def holding_job(attempt: AttemptPaths) -> str | None:
     """The Slurm job that claimed an attempt, "" outside Slurm, None when the claim cannot be read."""
+    facts = _claim(attempt)
+    return None if facts is None or "job_id" not in facts else str(facts["job_id"] or "")
+
+
+def overtaken(run: RunPaths, number: int, slurm: SlurmEnvironment) -> bool:
+    """Has another start, of this job or of another one, claimed an attempt after `number`, which this start has?
+
+    What this very start claims after its session (`hr.save` does) overtakes nothing.
+    """
+    try:
+        newer = [_claim(run.attempt(each)) for each in run.attempt_numbers() if each > number]
+    except OSError:
+        return False
+    mine = (slurm.job_id, slurm.restart_count)
+    return any(each is not None and (each.get("job_id"), each.get("restart")) != mine for each in newer)
+
+
+def _claim(attempt: AttemptPaths) -> dict[str, Any] | None:
     try:
         facts = json.loads(attempt.claim.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(facts, dict) or "job_id" not in facts:
-        return None
-    return str(facts["job_id"] or "")
+    return facts if isinstance(facts, dict) else None
 
 
 def _infer(attempt: AttemptPaths, same_job: bool) -> Ending:
@@ -157,6 +225,9 @@ def _infer(attempt: AttemptPaths, same_job: bool) -> Ending:
     cause = _as_cause(known[-1].get("cause")) if known else None
     if cause is not None:
         return Ending(cause, tuple(map(str, known[-1].get("evidence") or ())))
+    hint = _decided_cause(attempt)
+    if hint is not None:
+        return Ending(hint, ("the session decided so, and nobody could keep a record of what followed",))
     if same_job:
         began = "" if _named(attempt, "started") else ", before its first record,"
         why = f"the supervisor vanished{began} without a signal and Slurm started the job again: its node was lost"
@@ -164,6 +235,19 @@ def _infer(attempt: AttemptPaths, same_job: bool) -> Ending:
     if not _named(attempt, "started"):
         return Ending(Cause.UNKNOWN, ("no supervisor kept a record of this attempt",))
     return Ending(Cause.UNKNOWN, ("the supervisor vanished without a signal; somebody started the run again",))
+
+
+def _decided_cause(attempt: AttemptPaths) -> Cause | None:
+    """What the session itself took for the cause when it decided that the job comes back.
+
+    A supervisor whose file lay on a server that was away has left nothing, and its node is not to blame.
+    """
+    try:
+        facts = json.loads(attempt.decision.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    asked = facts if isinstance(facts, dict) else {}
+    return _as_cause(asked.get("cause_hint")) if asked.get("decision") == Decision.COME_BACK.value else None
 
 
 def _past(attempt: AttemptPaths, number: int) -> PastAttempt:

@@ -20,6 +20,7 @@ from hpcresume.errors import RunDirectoryError
 from hpcresume.io.durable import make_directory, remove_tree
 from hpcresume.io.paths import AttemptPaths, RunPaths
 from hpcresume.io.scratch import SETTLED, Scratch
+from hpcresume.io.wholeness import refusal
 from hpcresume.model import Cause, Decision
 from hpcresume.policy.cause import SessionDecision
 
@@ -61,7 +62,8 @@ class Rendezvous:
     @classmethod
     def create(cls, run: Path | None, environ: Mapping[str, str]) -> Rendezvous:
         """Make the directory: where LAUNCH_PARENT says, else inside an existing run (which every node sees),
-        else in this machine's temporary directory, which rank 0 shares with the batch step.
+        else in this machine's temporary directory, which rank 0 shares with the batch step. There, too, while the run's
+        filesystem is away or full: the ranks find that out themselves, and then somebody is left to decide about it.
 
         Raises:
             RunDirectoryError: no directory can be made there.
@@ -70,9 +72,12 @@ class Rendezvous:
         try:
             if parent:
                 return cls(Path(tempfile.mkdtemp(prefix="launch-", dir=parent)), keep=True)
-            if run is not None and RunPaths(run).run_json.exists():
-                make_directory(run / "launch")
-                return cls(Path(tempfile.mkdtemp(prefix="start-", dir=run / "launch")))
+            if run is not None:
+                with contextlib.suppress(OSError):
+                    if RunPaths(run).run_json.exists():
+                        make_directory(run / "launch")
+                        _check_whole(run / "launch")
+                        return cls(Path(tempfile.mkdtemp(prefix="start-", dir=run / "launch")))
             scratch = Scratch("hpcresume-launch-")
             return cls(scratch.path, scratch=scratch)
         except OSError as error:
@@ -123,6 +128,13 @@ class Rendezvous:
                 settled = time.time() - each.stat().st_mtime > SETTLED
                 if each != self.directory and settled and isinstance(attempt, int) and attempt < claimed.number:
                     remove_tree(each)
+
+
+def _check_whole(parent: Path) -> None:
+    """Raise where a server of the filesystem is away: what is then written there may not be read, or hang."""
+    refused = refusal(parent)
+    if refused is not None:
+        raise refused
 
 
 def _of_ranks(attempt: AttemptPaths) -> list[Path]:

@@ -21,10 +21,29 @@ from hpcresume.io.paths import RunPaths
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
 from hpcresume.launch.options import LaunchOptions
-from hpcresume.launch.sibling_list import Sibling, can_note, note_ended, note_gone, note_waiting, read_siblings
+from hpcresume.model import EXIT_HOLD
 from hpcresume.slurm.commands import job_alive, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
-from hpcresume.slurm.resubmit import batch_script, cancel_waiting, cluster_requeues, same_again, submit_again
+from hpcresume.slurm.resubmit import (
+    batch_script,
+    cancel_waiting,
+    cluster_requeues,
+    same_again,
+    submit_again,
+    working_directory,
+)
+from hpcresume.slurm.sibling_list import (
+    BEHIND,
+    GUARD,
+    Sibling,
+    can_note,
+    guard_words,
+    note_ended,
+    note_gone,
+    note_waiting,
+    read_siblings,
+    told_behind,
+)
 
 __all__ = [
     "GUARD",
@@ -40,13 +59,13 @@ __all__ = [
 
 Record = Callable[..., Any]
 
-BEHIND = "HPCRESUME_BEHIND"
-"""Tells a job that we submitted what it is for: "guard:123"."""
 PATIENCE = 1800.0
 """Seconds for which a filesystem that is away is waited for."""
 SETTLING, LOOK_EVERY = 180.0, 5.0
 """Seconds to wait for the job before to be seen as dead, and between two looks."""
-GUARD, FALLBACK, RESUBMITTED = "guard", "fallback", "resubmitted"
+SUBMITIT = "submitit.core._submit"
+"""In a batch script of submitit's, which finds the function, and puts the results, by the number of its job."""
+FALLBACK, RESUBMITTED = "fallback", "resubmitted"
 
 
 def forbidden_by_cluster(hands: Hands) -> bool:
@@ -54,7 +73,9 @@ def forbidden_by_cluster(hands: Hands) -> bool:
     return cluster_requeues(execute=hands.execute, sleep=hands.sleep) is False
 
 
-def resubmit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float) -> str | None:
+def resubmit(
+    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float, guard: bool = False
+) -> str | None:
     """Submit the job once more, to start when this one is over; its number, or None, and said, when it cannot be.
 
     Args:
@@ -63,17 +84,21 @@ def resubmit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Recor
         hands: how to reach Slurm.
         record: keeps an event in the journal.
         pause: seconds until the new job may start.
+        guard: leave a guard behind the new job at once, should its script never run.
     """
     begin = [f"--begin=now+{round(pause)}"] if pause >= 1 else []
     until = hands.clock() + PATIENCE
     while not can_note(run.root, RESUBMITTED, slurm.job_id or "") and hands.clock() < until:
         hands.sleep(60)
-    number = _submit(slurm, run, hands, RESUBMITTED, [f"--dependency=afterany:{slurm.job_id}", *begin])
+    this = slurm.job_id or ""
+    number = _submit(slurm, run, hands, RESUBMITTED, [f"--dependency=afterany:{this}", *begin], this)
     record("resubmitted", job_id=number)
     if number is not None:
         say(f"job {number} goes on when this one is over")
         # Should Slurm start this one again all the same, that start cancels it.
         note_waiting(run.root, Sibling(number, RESUBMITTED, slurm.job_id or ""))
+        if guard:
+            _guard(slurm, run, hands, number)
     return number
 
 
@@ -113,6 +138,8 @@ def needless(slurm: SlurmEnvironment, run: RunPaths, hands: Hands) -> str:
         return ""  # forgotten by Slurm, or nobody to ask: the run's claim keeps two from training at once
     if before.state == "CANCELLED":
         return f"job {of}, behind which this one stands, was cancelled: nothing to start"
+    if before.state == "FAILED" and before.exit_code == EXIT_HOLD:
+        return f"job {of}, behind which this one stands, was held (exit code {EXIT_HOLD}): nothing to start"
     if (of, before.restarts) in read_siblings(run.root).ended:
         return f"job {of}, behind which this one stands, ended as was decided: nothing to start"
     return ""
@@ -132,18 +159,26 @@ def take_over(options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths, ha
     if any(each.job_id == job_id for each in waiting):
         note_gone(run.root, job_id)  # it waits no longer
     _cancel(run, others - guards - {job_id}, hands)
-    if options.guard and not guards:
+    if not guards and _guard_wanted(options, hands):
         if behind is None and not slurm.restart_count:
             with contextlib.suppress(OSError):  # the very first start: the session makes the rest of it
                 make_directory(run.root)
-        _add(slurm, run, hands, GUARD, [f"--dependency=afternotok:{job_id}", "--kill-on-invalid-dep=yes"])
+        _guard(slurm, run, hands, job_id)
+
+
+def _guard_wanted(options: LaunchOptions, hands: Hands) -> bool:
+    if options.guard is None:
+        return options.requeue and forbidden_by_cluster(hands)
+    return options.guard
 
 
 def stand_down(slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, successor: str | None = None) -> None:
     """The job ends as was decided: nobody has to stand behind it any more, but the `successor` that goes on instead."""
     if run is None or slurm.job_id is None:
         return
-    waiting = {each.job_id for each in read_siblings(run.root).waiting} - {slurm.job_id, successor}
+    siblings = read_siblings(run.root).waiting
+    waiting = {each.job_id for each in siblings if successor is None or each.of != successor}
+    waiting -= {slurm.job_id, successor}
     if waiting and successor is None:
         note_ended(run.root, slurm.job_id, slurm.restart_count)
     _cancel(run, waiting, hands)
@@ -166,11 +201,19 @@ def _cancel(run: RunPaths, jobs: set[str], hands: Hands) -> None:
             say(f"job {job_id} of this run may still be waiting: Slurm could not be asked")
 
 
-def _add(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str]) -> str | None:
-    number = _submit(slurm, run, hands, why, words)
+def _guard(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, of: str) -> None:
+    _add(slurm, run, hands, GUARD, guard_words(of), of)
+
+
+def _add(
+    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str], of: str | None = None
+) -> str | None:
+    """Submit a job that stands behind the job `of`, this one unless said."""
+    of = of or slurm.job_id or ""
+    number = _submit(slurm, run, hands, why, words, of)
     if number is not None:
-        say(f"job {number} stands behind this one ({why})")
-        note_waiting(run.root, Sibling(number, why, slurm.job_id or ""))
+        say(f"job {number} stands behind {'this one' if of == slurm.job_id else f'job {of}'} ({why})")
+        note_waiting(run.root, Sibling(number, why, of))
     return number
 
 
@@ -188,22 +231,26 @@ def _fallback_options(options: LaunchOptions, slurm: SlurmEnvironment) -> list[s
     return words
 
 
-def _submit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str]) -> str | None:
+def _submit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str], of: str) -> str | None:
     """This job's script once more, with what the job got and these options; None, and said, when it cannot be.
 
     The new job is told in its environment what it is for: what a file says may not be visible on its node yet.
     """
-    if not can_note(run.root, why, slurm.job_id or ""):
+    if not can_note(run.root, why, of):
         say("another job cannot be submitted: nobody would know of it")
         return None
-    environ, told = hands.environ, f"{BEHIND}={why}:{slurm.job_id}"
-    export = environ.get("SLURM_EXPORT_ENV", "ALL")
-    export = told if export in ("NONE", "NIL") else f"{export},{told}"
+    environ = hands.environ
+    told = told_behind(environ.get("SLURM_EXPORT_ENV", "ALL"), why, of)
     try:
         with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:  # 0600; sbatch keeps a copy of its own
-            script.write(batch_script(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep))
+            text = batch_script(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep)
+            if SUBMITIT in text:
+                say("another job cannot go on instead: submitit knows this one by its number")
+                return None
+            script.write(text)
             script.flush()
-            options = [*same_again(environ), *_same_log(), f"--export={export}", *words]
+            directory = working_directory(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep)
+            options = [*same_again(environ, directory), *_same_log(), told, *words]
             number = submit_again(Path(script.name), options, execute=hands.execute, sleep=hands.sleep)
     except (HpcresumeError, OSError) as error:
         say(f"another job cannot be submitted: {error}")

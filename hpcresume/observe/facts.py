@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcresume.errors import FencedError
 from hpcresume.io.paths import AttemptPaths, RunPaths, parse_generation_name
 from hpcresume.model import Cause, Skipped
-from hpcresume.observe.ledger_reader import MetricRecord, Record, read_ledger, read_metrics, read_supervisor
+from hpcresume.observe.ledger_reader import MetricRecord, Record, other_ranks, read_ledger, read_supervisor
 from hpcresume.observe.lines import JsonObject, read_json_object
+from hpcresume.observe.metrics_end import metrics_ends
+from hpcresume.policy.cause import Ending, Evidence, Raised, name_cause
+from hpcresume.policy.job_facts import JobFacts
 
 __all__ = ["AttemptFacts", "gather", "read_facts", "skipped_from", "step_of_progress"]
 
@@ -48,7 +52,7 @@ class AttemptFacts:
 
 
 def read_facts(run: RunPaths, attempt: int) -> AttemptFacts:
-    """Read every file of one attempt; missing ones say nothing.
+    """Read the files of one attempt, of its metrics the ends alone; missing ones say nothing.
 
     Raises:
         OSError: a file is there and cannot be read.
@@ -57,8 +61,10 @@ def read_facts(run: RunPaths, attempt: int) -> AttemptFacts:
     return gather(
         attempt,
         ledger=read_ledger(paths),
+        other_ranks=other_ranks(paths),
+        next_claim=read_json_object(run.attempt(attempt + 1).claim),
         supervisor=read_supervisor(paths),
-        metrics=read_metrics(paths),
+        metrics=metrics_ends(paths.metrics),
         start=read_json_object(paths.start),
         decision=read_json_object(paths.decision),
         progress=_progress(paths),
@@ -74,8 +80,11 @@ def gather(
     start: JsonObject,
     decision: JsonObject,
     progress: int,
+    other_ranks: Sequence[Record] = (),
+    next_claim: JsonObject | None = None,
 ) -> AttemptFacts:
     """Pure: from what the files hold to the facts."""
+    unwatched = _unwatched_end(ledger, other_ranks, next_claim or {})
     restored = _named(ledger, "restored")
     saves = _named(ledger, "saved")
     generation = _start_generation(start, restored)
@@ -92,8 +101,8 @@ def gather(
         restored_from=generation,
         generations=tuple(dict.fromkeys(s.text("generation") for s in saves if s.text("generation"))),
         skipped=_skipped(start, restored),
-        cause=_cause(ledger, supervisor, decision),
-        evidence=_evidence(ledger, supervisor, decision),
+        cause=_cause(ledger, supervisor, decision, unwatched),
+        evidence=_evidence(supervisor, decision, unwatched),
         warnings=len(_named(ledger, "warning")),
         began=min(times, default=None),
         ended=max(times, default=None),
@@ -149,7 +158,29 @@ def _as_cause(value: object) -> Cause | None:
         return None
 
 
-def _cause(ledger: Sequence[Record], supervisor: Sequence[Record], decision: JsonObject) -> Cause | None:
+def _unwatched_end(ledger: Sequence[Record], other_ranks: Sequence[Record], next_claim: JsonObject) -> Ending | None:
+    """What ended a training that nobody watched from outside, by the first exception that any of its ranks recorded."""
+    found = min(_named([*ledger, *other_ranks], "exception"), key=lambda record: record.t, default=None)
+    if found is None:
+        return None
+    rank, step = found.fields.get("rank"), found.fields.get("step")
+    raised = Raised(
+        type=found.text("type") or "Exception",
+        message=found.text("message"),
+        rank=rank if isinstance(rank, int) else None,
+        step=step if isinstance(step, int) else None,
+    )
+    if raised.type != FencedError.__name__:
+        return name_cause(Evidence(claimed=True, raised=raised))
+    mine = next((record.fields for record in _named(ledger, "claimed")), {})
+    again = mine.get("job_id") is not None and mine.get("job_id") == next_claim.get("job_id")
+    job = (JobFacts("RUNNING", restarts=1),) if again else ()  # the same job has begun the next attempt
+    return name_cause(Evidence(claimed=True, raised=raised, overtaken=True, job=job))
+
+
+def _cause(
+    ledger: Sequence[Record], supervisor: Sequence[Record], decision: JsonObject, unwatched: Ending | None
+) -> Cause | None:
     """The supervisor saw the end from outside and is believed first; then the session's own last words."""
     for record in reversed(_named(supervisor, "ended", "cause")):
         cause = _as_cause(record.fields.get("cause"))
@@ -157,16 +188,17 @@ def _cause(ledger: Sequence[Record], supervisor: Sequence[Record], decision: Jso
             return cause
     if decision.get("decision") == "done" or _named(ledger, "finished"):
         return Cause.DONE
-    return _as_cause(decision.get("cause_hint")) or (Cause.CRASH if _named(ledger, "exception") else None)
+    hint = _as_cause(decision.get("cause_hint"))
+    return hint or (None if unwatched is None else unwatched.cause)
 
 
-def _evidence(ledger: Sequence[Record], supervisor: Sequence[Record], decision: JsonObject) -> tuple[str, ...]:
+def _evidence(supervisor: Sequence[Record], decision: JsonObject, unwatched: Ending | None) -> tuple[str, ...]:
     for record in reversed(_named(supervisor, "cause")):
         listed = record.fields.get("evidence")
         if isinstance(listed, list) and listed:
             return tuple(str(each) for each in listed)
-    for record in _named(ledger, "exception"):
-        return (f"{record.text('type')}: {record.text('message')}",)
+    if unwatched is not None:
+        return unwatched.evidence
     return (str(decision["reason"]),) if decision.get("reason") else ()
 
 

@@ -35,8 +35,8 @@ TAIL = 16 * 1024
 """Bytes from the end of a ledger in which the last events stand."""
 
 _TELLING = re.compile(
-    rb'"event": ?"(?:cause|decision|ended|exception|finished|fresh-start|held|requeue|restored|resubmitted|'
-    rb'stands-behind|warning)"'
+    rb'"event": ?"(?:cause|decision|ended|exception|finished|fresh-start|held|lead|made-from|requeue|restored|'
+    rb'resubmitted|stands-behind|warning)"'
 )
 """Events that a glance goes by; all other lines are passed over unread."""
 
@@ -59,7 +59,9 @@ class Newest:
         requeue: Slurm's answer to the wish to start the job again: "accepted", "refused", "unavailable", "" without.
         kept: was it held, and its job stays in the queue until somebody releases it?
         other_jobs: further jobs of the run that its supervisor submitted: to go on instead, or to stand behind.
+        lead: seconds before the end of its allocation at which the ranks are told, as measured; None while not known.
         ended: did its supervisor see its end?
+        made_from: what the stages before it had ended as when it began.
         last_sign: when any of its files last changed.
     """
 
@@ -76,7 +78,9 @@ class Newest:
     requeue: str = ""
     kept: bool = False
     other_jobs: tuple[str, ...] = ()
+    lead: float | None = None
     ended: bool = False
+    made_from: tuple[Mapping[str, Any], ...] = ()
     last_sign: float = 0.0
 
 
@@ -95,6 +99,8 @@ class Glance:
         lost: steps worked in vain, over all attempts.
         problem: why the run cannot be read, "" when it can.
         held_generations: how many generations are there.
+        done_facts: what DONE says.
+        made_from: of a stage, the runs of the stages before it as its newest attempt found them.
     """
 
     root: Path
@@ -108,6 +114,7 @@ class Glance:
     problem: str = ""
     held_generations: int = 0
     done_facts: Mapping[str, Any] = field(default_factory=dict)
+    made_from: tuple[Mapping[str, Any], ...] = ()
 
 
 def glance(root: Path) -> Glance:
@@ -125,7 +132,9 @@ def _glance(run: RunPaths) -> Glance:
     if data is None:
         if not run.root.is_dir():
             raise NotADirectoryError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.root))
-        return Glance(run.root)
+        done = _read(run.done)  # a stage that is a program without a session leaves this alone
+        facts = _object(done)
+        return Glance(run.root, done=done is not None, done_facts=facts, made_from=_made_from(facts.get("made_from")))
     problem = _wrong_format(data)
     if problem:
         return Glance(run.root, problem=problem)
@@ -147,6 +156,7 @@ def _glance(run: RunPaths) -> Glance:
         lost=_lost(run, numbers, starts, committed, newest, done is not None),
         held_generations=len(committed),
         done_facts=_object(done),
+        made_from=newest.made_from if newest is not None else (),
     )
 
 
@@ -216,7 +226,7 @@ def _newest(paths: AttemptPaths, number: int, start: Mapping[str, Any], committe
     claim = _object(_read(paths.claim))
     head, tail = _ends(paths.ledger)
     session = [*head, *tail]
-    supervisor = _ends(paths.supervisor)[1]
+    opening, supervisor = _ends(paths.supervisor)
     decision = _object(_read(paths.decision))
     facts = gather(number, ledger=session, supervisor=supervisor, metrics=(), start=dict(start), decision=decision,
                    progress=step_of_progress(_read(paths.progress)))  # fmt: skip
@@ -238,9 +248,18 @@ def _newest(paths: AttemptPaths, number: int, start: Mapping[str, Any], committe
         requeue=answers[-1] if answers else "",
         kept=any(r.event == "held" and r.text("result") == "accepted" for r in supervisor),
         other_jobs=_other_jobs(supervisor),
+        lead=next((r.number("seconds") for r in reversed(supervisor) if r.event == "lead"), None),
         ended=any(r.event == "ended" for r in supervisor),
+        made_from=_made_from([r.fields for r in (*opening, *supervisor) if r.event == "made-from"]),
         last_sign=max((each for each in signs if each is not None), default=0.0),
     )
+
+
+def _made_from(value: object) -> tuple[Mapping[str, Any], ...]:
+    """Stage, run, attempt, step and generation of each."""
+    kept = ("stage", "run", "attempt", "step", "generation", "job_id", "finished_at")
+    entries = value if isinstance(value, list) else []
+    return tuple({key: each[key] for key in kept if key in each} for each in entries if isinstance(each, Mapping))
 
 
 def _other_jobs(supervisor: Sequence[Record]) -> tuple[str, ...]:

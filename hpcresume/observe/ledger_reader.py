@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "Record",
     "as_metric",
     "as_record",
+    "other_ranks",
     "read_ledger",
     "read_metrics",
     "read_supervisor",
@@ -44,6 +46,14 @@ class Record:
         """A text field, or "" when it is missing or null."""
         value = self.fields.get(key)
         return "" if value is None else str(value)
+
+    def signal(self) -> str:
+        """The field `signal` by name, whether it was recorded by number or by name."""
+        value = self.text("signal")
+        try:
+            return signal.Signals(int(value)).name
+        except ValueError:
+            return value
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,12 @@ def _records(lines: Iterable[JsonObject]) -> tuple[Record, ...]:
 def read_ledger(attempt: AttemptPaths) -> tuple[Record, ...]:
     """Events of the attempt's session (rank 0), in order."""
     return _records(read_lines(attempt.ledger).objects)
+
+
+def other_ranks(attempt: AttemptPaths) -> tuple[Record, ...]:
+    """The events of the ranks other than 0, of which most leave none."""
+    paths = sorted(attempt.root.glob("ledger.[0-9]*.jsonl"))
+    return tuple(record for path in paths for record in _records(read_lines(path).objects))
 
 
 def read_supervisor(attempt: AttemptPaths) -> tuple[Record, ...]:

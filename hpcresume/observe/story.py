@@ -5,12 +5,12 @@ Owns the words. Everything said here stands in a file of the attempt; what no fi
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hpcresume.io.paths import RunPaths
 from hpcresume.model import Cause
+from hpcresume.observe.figures import duration
 from hpcresume.observe.history import AttemptHistory, RunHistory, read_history
 from hpcresume.observe.instants import date_and_time, time_of_day
 from hpcresume.observe.ledger_reader import Record, read_ledger, read_supervisor
@@ -99,7 +99,8 @@ def chapter(
     if claim.get("holds") is False and not session:
         said = ["It belongs to hr.save, outside of any session; hpcresume ls shows what it committed."]
     else:
-        said = [_beginning(attempt, events, claim), *_trouble(attempt, session), _saves(attempt, session),
+        said = [_beginning(attempt, events, claim), _allocation(supervisor), *_trouble(attempt, session),
+                _rhythm(session), _saves(attempt, session),
                 *_stopping(attempt, session, supervisor), *other_ranks, _end(attempt, supervisor),
                 _decision(attempt, supervisor, decision), _loss(attempt, newest=newest)]  # fmt: skip
     job = claim.get("job_id")
@@ -132,6 +133,30 @@ def _beginning(attempt: AttemptHistory, events: Sequence[Record], claim: dict[st
     skipped = "".join(f"; {each.generation} was skipped: {each.reason}" for each in attempt.skipped)
     took = f", restored in {attempt.restore_seconds:.2f} s" if attempt.restore_seconds else ""
     return f"It began{when}{where}{ranks}, {start}{took}{skipped}."
+
+
+def _allocation(supervisor: Sequence[Record]) -> str:
+    """How long before its end it had to be told, where nothing else says that; and that it could come to nothing."""
+    short, lead = _last(supervisor, "short-allocation"), _last(supervisor, "lead")
+    if short is None:
+        if lead is None or _last(supervisor, "warning-by-clock") is not None:
+            return ""
+        return f"It had to be told {duration(lead.number('seconds'))} before the end of its time: {lead.text('why')}."
+    setup = f" after {duration(short.number('setup'))} of set-up" if short.number("setup") >= 1 else ""
+    left, needed = duration(short.number("left")), duration(short.number("needed"))
+    return f"Its allocation had {left} left{setup}, and to begin, to work a step and to save it takes {needed}."
+
+
+def _rhythm(session: Sequence[Record]) -> str:
+    """What "auto" chose last, and why."""
+    chosen = _last(session, "cadence")
+    if chosen is None or not chosen.number("save_seconds"):
+        return ""
+    every, save = duration(chosen.number("seconds")), duration(chosen.number("save_seconds"))
+    return (
+        f"It chose to save every {every} ({chosen.text('why')}): a save takes {save}, and an end that costs work is to "
+        f"be expected every {duration(chosen.number('mean_time'))}."
+    )
 
 
 def _trouble(attempt: AttemptHistory, session: Sequence[Record]) -> list[str]:
@@ -171,9 +196,15 @@ def _stopping(attempt: AttemptHistory, session: Sequence[Record], supervisor: Se
         names = ", ".join(dict.fromkeys(r.text("signal") for r in outside))
         when = time_of_day(outside[0].number("at") or outside[0].t, attempt.began)
         said.append(f"The job was told by {names} at {when}{_plan(attempt, supervisor)}.")
+    ours = _first(supervisor, "warning-by-clock")
+    if ours is not None:
+        left, when = duration(ours.number("left")), time_of_day(ours.number("at") or ours.t, attempt.began)
+        said.append(
+            f"Our own clock told the ranks at {when}, {left} before the end of the allocation: {ours.text('why')}."
+        )
     inside = _first(session, "warning")
-    if inside is not None and not outside:
-        said.append(f"The ranks were warned by {_signal(inside)} at {time_of_day(inside.t, attempt.began)}.")
+    if inside is not None and not outside and ours is None:
+        said.append(f"The ranks were warned by {inside.signal()} at {time_of_day(inside.t, attempt.began)}.")
     stop = _last(session, "stop")
     if stop is not None:
         after = stop.t - inside.t if inside is not None else 0.0
@@ -277,14 +308,6 @@ def _first(records: Iterable[Record], event: str) -> Record | None:
 
 def _last(records: Sequence[Record], event: str) -> Record | None:
     return _first(reversed(records), event)
-
-
-def _signal(record: Record) -> str:
-    value = record.text("signal")
-    try:
-        return signal.Signals(int(value)).name
-    except ValueError:
-        return value
 
 
 def _line(text: str) -> str:

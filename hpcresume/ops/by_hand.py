@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import time
 from typing import Any
 
+from hpcresume.io.durable import append_line
 from hpcresume.io.paths import RunPaths
-from hpcresume.launch.journal import append_line
+from hpcresume.io.users import user_name
 from hpcresume.observe.instants import date_and_time
 from hpcresume.observe.lines import read_lines
 
@@ -20,7 +20,7 @@ NAME = "by-hand.jsonl"
 
 def note(run: RunPaths, event: str, **fields: Any) -> None:
     """Write down what was done. Never raises: the deed matters more than its record."""
-    line = {"t": time.time(), "event": event, "user": _user(), "host": os.uname().nodename, **fields}
+    line = {"t": time.time(), "event": event, "user": user_name(), "host": os.uname().nodename, **fields}
     with contextlib.suppress(OSError):
         append_line(run.root / NAME, line)
 
@@ -40,10 +40,3 @@ def _words(line: dict[str, Any]) -> str:
     job = f" of job {line['job_id']}" if line.get("job_id") else ""
     how = f": {line['how']}" if line.get("how") else ""
     return f"{line.get('event')}{job} at {when} by {line.get('user')} on {line.get('host')}{how}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())

@@ -125,18 +125,9 @@ class Cancellation:
 def _settled(run: RunPaths, before: Glance) -> Glance | None:
     """The run once its attempt has decided what follows, which comes after the commit; None before."""
     now = glance(run.root)
-    decided = now.newest is not None and now.newest.decided != ""
-    return (
-        now
-        if now.done
-        or (
-            decided
-            and now.newest is not None
-            and before.newest is not None
-            and (now.newest.attempt == before.newest.attempt)
-        )
-        else None
-    )
+    newest, was = now.newest, before.newest
+    decided = newest is not None and was is not None and newest.attempt == was.attempt and newest.decided != ""
+    return now if now.done or decided else None
 
 
 def plan_cancellation(path: Path | str, *, save: bool) -> Cancellation:

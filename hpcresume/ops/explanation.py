@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpcresume.errors import ConfigError, SlurmError
+from hpcresume.model import Cause
 from hpcresume.observe.story import Chapter, barren_starts, tell_story
 from hpcresume.ops.by_hand import deeds
 from hpcresume.ops.overview import overview
@@ -26,6 +28,7 @@ class Explanation:
         chapters: its attempts, or the one that was asked for.
         barren: starts that never became an attempt.
         by_hand: what people did through hpcresume.
+        made_from: of a stage, what the stages before it had ended as, one line each.
         state: what it is doing now, and what is next.
         lost_steps: over all attempts.
         slurm_error: why Slurm could not be asked, if it had to be.
@@ -35,6 +38,7 @@ class Explanation:
     chapters: tuple[Chapter, ...]
     barren: tuple[str, ...]
     by_hand: tuple[str, ...]
+    made_from: tuple[str, ...]
     state: RunState
     lost_steps: int
     slurm_error: SlurmError | None
@@ -57,8 +61,25 @@ def explain(path: Path | str, attempt: int | None = None) -> Explanation:
         raise ConfigError(f"there is no attempt {attempt}", where=str(path), hint=hint)
     now = overview([Path(path)])
     lost = sum(each.lost_steps for each in chapters)
-    state, error = now.rows[0].state, now.slurm_error
-    return Explanation(Path(path), tuple(chosen), tuple(barren), tuple(by_hand), state, lost, error)
+    row, error = now.rows[0], now.slurm_error
+    chosen = [_ended_unseen(each, row.state) if each is chapters[-1] else each for each in chosen]
+    made_from = tuple(_ancestor(each) for each in row.seen.made_from)
+    return Explanation(Path(path), tuple(chosen), tuple(barren), tuple(by_hand), made_from, row.state, lost, error)
+
+
+def _ended_unseen(newest: Chapter, state: RunState) -> Chapter:
+    """Of an attempt whose job is over, and of whose end no file tells: what Slurm says is all that is known."""
+    if newest.cause is not None or state.state != "ended":
+        return newest
+    evidence = (*newest.evidence, f"nobody was left to record why it ended; {state.doing}")
+    return replace(newest, cause=Cause.UNKNOWN, evidence=evidence)
+
+
+def _ancestor(facts: Mapping[str, Any]) -> str:
+    known = [f"attempt {facts['attempt']}"] if facts.get("attempt") else []
+    known += [str(facts["generation"])] if facts.get("generation") else []
+    known += [f"job {facts['job_id']}"] if facts.get("job_id") else []
+    return f"{facts.get('stage', '?')}" + (f" ({', '.join(known)})" if known else "")
 
 
 def as_json(found: Explanation) -> dict[str, Any]:
@@ -73,6 +94,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
         "lost_steps": found.lost_steps,
         "starts_without_attempt": list(found.barren),
         "by_hand": list(found.by_hand),
+        "made_from": list(found.made_from),
         "attempts": [
             {
                 "attempt": each.attempt,

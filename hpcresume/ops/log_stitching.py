@@ -18,7 +18,7 @@ from hpcresume.observe.glance import glance
 from hpcresume.observe.instants import date_and_time
 from hpcresume.observe.lines import read_json_object
 from hpcresume.observe.logs import Piece, has_file_of_rank, last_lines, lines_of, of_rank, pieces, rank_of_line_style
-from hpcresume.ops.submitted import read_submission, submitted_log
+from hpcresume.ops.submitted import log_of_job, read_submission, submitted_log
 from hpcresume.ops.targets import typed
 from hpcresume.slurm.orders import output_pattern
 
@@ -90,12 +90,7 @@ def _of_claim(run: RunPaths, number: int) -> list[Piece]:
 
 def _asked_for(job_id: str) -> Path | None:
     pattern = output_pattern(job_id)
-    if pattern is None:
-        return None
-    number, _, task = job_id.partition("_")
-    known = {"%A": number, "%a": task, "%%": "%"} | ({} if task else {"%j": number})
-    named = re.sub(r"%[A-Za-z%]", lambda match: known.get(match[0], match[0]), pattern)
-    return Path(named) if "%" not in named else None
+    return None if pattern is None else log_of_job(pattern, job_id)
 
 
 def _whole_once(found: Sequence[Piece]) -> list[Piece]:
@@ -114,7 +109,8 @@ def mark(run: RunPaths, piece: Piece) -> str:
     if piece.whole:
         return f"==> all attempts of this rank: {piece.path} <=="
     if piece.attempt == 0:
-        return f"==> no attempt has begun: {piece.path} <=="
+        what = "a program without a session" if run.done.is_file() else "no attempt has begun"
+        return f"==> {what}: {piece.path} <=="
     claim = read_json_object(run.attempt(piece.attempt).claim)
     facts = read_facts(run, piece.attempt)
     job, restart = claim.get("job_id"), claim.get("restart")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shlex
@@ -16,6 +17,7 @@ from hpcresume.errors import RunDirectoryError, SlurmError
 from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
 from hpcresume.observe.glance import Glance, glance
+from hpcresume.ops.chain_record import Chain, chain_of_stage, is_chain, read_chain
 from hpcresume.ops.run_state import Known, RunState, judge
 from hpcresume.ops.submitted import Submission, has_submission, read_submission
 from hpcresume.slurm.queue import QueuedJob, ask_queue
@@ -32,13 +34,14 @@ AskQueue = Callable[[Iterable[str]], Mapping[str, QueuedJob]]
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what its files tell, its job, its state."""
+    """One run: what its files tell, its job, its state; of a stage those before it that are not done."""
 
     name: str
     seen: Glance
     state: RunState
     job_id: str | None
     job: QueuedJob | None
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Overview:
 class _Looked:
     seen: Glance
     submission: Submission | None
+    chain: Chain | None = None
 
     @property
     def job_ids(self) -> tuple[str, ...]:
@@ -87,7 +91,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         try:
-            inside = _tasks(path) or [path] if is_run(path) else _below(path, DEPTH)
+            inside = _stages(path) or (_tasks(path) or [path] if is_run(path) else _below(path, DEPTH))
         except OSError as error:
             what = f"this cannot be looked at: {error.strerror or error}"
             hint = hint_for(error.errno, otherwise="check the path")
@@ -97,6 +101,12 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
             raise RunDirectoryError("there is no run here", where=str(path), hint=hint)
         found |= dict.fromkeys(inside)
     return list(found)
+
+
+def _stages(path: Path) -> list[Path]:
+    """The runs of the stages of a chain, in their order."""
+    chain = read_chain(path) if is_chain(path) else None
+    return [run for run in chain.runs if run.is_dir()] if chain is not None else []
 
 
 def _tasks(stem: Path) -> list[Path]:
@@ -118,11 +128,21 @@ def _below(folder: Path, depth: int) -> list[Path]:
     for child, one in zip(children, kinds, strict=True):
         if one:
             found.append(child)
+        elif stages := _stages_if_readable(child):
+            found += stages
         elif depth > 1 and os.access(child, os.R_OK | os.X_OK):
             found += _below(child, depth - 1)
     tasks = {path.parent / path.name.rpartition("-")[0] for path in found if path.name.rpartition("-")[2].isdecimal()}
     # The stem of an array is no run: its tasks have theirs beside it, once they have begun.
     return [path for path in found if path not in tasks or RunPaths(path).run_json.is_file()]
+
+
+def _stages_if_readable(path: Path) -> list[Path]:
+    """A chain whose record is damaged is a folder with runs in it, like any other."""
+    try:
+        return _stages(path)
+    except (OSError, RunDirectoryError):
+        return []
 
 
 def _may_be_run(path: Path) -> bool:
@@ -167,7 +187,11 @@ def _look(run: Path) -> _Looked:
         submission = read_submission(run)
     except OSError:
         submission = None  # the run's own files tell enough
-    return _Looked(glance(run), submission)
+    chain = None
+    if submission is not None and submission.stage:
+        with contextlib.suppress(OSError, RunDirectoryError):
+            chain = chain_of_stage(run)
+    return _Looked(glance(run), submission, chain)
 
 
 def _row(name: str, looked: _Looked, queue: Mapping[str, QueuedJob], asked: bool, now: float) -> Row:
@@ -185,11 +209,21 @@ def _row(name: str, looked: _Looked, queue: Mapping[str, QueuedJob], asked: bool
         asked=asked and bool(looked.job_ids),
         alive=holder.process_alive() if holder is not None and holder.job_id is None else None,
         submitted=looked.submitted,
+        waits_for=_waits_for(looked),
         now=now,
     )
     state = judge(looked.seen, known)
-    said = state.next.replace(" RUN", f" {shlex.quote(str(looked.seen.root))}")
-    return Row(name, looked.seen, replace(state, next=said), job_id, job)
+    said = state.next
+    if looked.chain is not None:
+        said = said.replace(" CHAIN", f" {shlex.quote(str(looked.seen.root.parent))}")
+    said = said.replace(" RUN", f" {shlex.quote(str(looked.seen.root))}")
+    return Row(name, looked.seen, replace(state, next=said), job_id, job, known.waits_for)
+
+
+def _waits_for(looked: _Looked) -> tuple[str, ...]:
+    if looked.chain is None or looked.seen.done:
+        return ()
+    return tuple(looked.chain.not_done(looked.chain.after(looked.seen.root.name)))
 
 
 def _short_names(runs: Sequence[Path]) -> list[str]:
@@ -224,8 +258,11 @@ def row_as_json(row: Row, verified: bool | None = None) -> dict[str, Any]:
         "generation_step": seen.generation_step,
         "committed_at": seen.committed_at,
         "generations": seen.held_generations,
+        "waits_for": list(row.waits_for),
+        "made_from": [dict(each) for each in seen.made_from],
         "verified": verified,
         "lost_steps": seen.lost,
+        "warning_lead": newest.lead if newest is not None else None,
         "cause": newest.cause.value if newest is not None and newest.cause is not None else None,
         "decision": newest.decided if newest is not None and newest.decided else None,
         "job_id": row.job_id,

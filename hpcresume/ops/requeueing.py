@@ -15,11 +15,12 @@ from typing import Any
 
 import msgspec
 
+from hpcresume import console
 from hpcresume.checkpoint.run import mark_done, reopen
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.errors import RunBusyError, RunDirectoryError, RunError, SlurmError
+from hpcresume.io.durable import append_line
 from hpcresume.io.paths import RunPaths
-from hpcresume.launch.journal import append_line
 from hpcresume.ops import by_hand
 from hpcresume.ops.overview import Row, overview
 from hpcresume.ops.submitted import Submission, read_submission
@@ -29,7 +30,10 @@ from hpcresume.slurm.orders import Order, give, release, requeue
 from hpcresume.slurm.submission import sbatch
 from hpcresume.submit.record import Folder
 
-__all__ = ["Restart", "plan_restart"]
+__all__ = ["Restart", "inside", "plan_restart"]
+
+_OF_CHAIN = ("--dependency=", "--kill-on-invalid-dep=")
+"""Options that a stage was submitted with because of those before it; its supervisor looks at these once more."""
 
 SubmitFunction = Callable[[JobSpec], str]
 
@@ -82,39 +86,28 @@ class Restart:
         """
         if self.kind == "nothing":
             return self.job_id
-        with typed(self.run), self._opened(), self._released():
-            job_id = self._start(submit_function)
-            by_hand.note(self.run, "requeue", job_id=job_id, how=self.kind)
-            return job_id
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[None]:
-        """DONE is gone before the job may begin, and back again if it cannot."""
-        if self.reopens:
-            reopen(self.run)
-        try:
-            yield
-        except BaseException:
+        # DONE and the hold are gone before the job may begin, and back again if it cannot.
+        with typed(self.run), contextlib.ExitStack() as undo:
             if self.reopens:
-                mark_done(self.run, self.done_facts)
-            raise
+                reopen(self.run)
+                undo.callback(mark_done, self.run, self.done_facts)
+            if self.lifts_hold:
+                self._lift_hold()
+                undo.callback(self._hold_again)
+            job_id = self._start(submit_function)
+            undo.pop_all()
+        by_hand.note(self.run, "requeue", job_id=job_id, how=self.kind)
+        return job_id
 
-    @contextlib.contextmanager
-    def _released(self) -> Iterator[None]:
-        """The hold of the last attempt is lifted before the job may begin, and there again if it cannot."""
-        if not self.lifts_hold:
-            yield
-            return
+    def _lift_hold(self) -> None:
         # A supervisor goes by the first at the next start of the same job (a hold that somebody releases gives fresh
         # budgets), a session that has none by the second.
         self._record("held", result="accepted", by_hand=True)
         self._record("decision", decision="come-back", reason="released by hpcresume requeue", released=True)
-        try:
-            yield
-        except BaseException:
-            self._record("held", result="refused", by_hand=True)
-            self._record("decision", decision="hold", reason=self.held_because)
-            raise
+
+    def _hold_again(self) -> None:
+        self._record("held", result="refused", by_hand=True)
+        self._record("decision", decision="hold", reason=self.held_because)
 
     def _record(self, event: str, **fields: Any) -> None:
         """Into the ledger of the attempt that was held, whose supervisor is gone."""
@@ -204,24 +197,30 @@ def _sbatch_words(submission: Submission) -> list[str]:
 
 
 def _options(submission: Submission) -> list[str]:
-    """As recorded; of an array this one task alone."""
-    return [*submission.options, *([f"--array={submission.task}"] if submission.task is not None else [])]
+    """As recorded; of an array this one task alone, of a chain without the jobs that it waited for then."""
+    given = [word for word in submission.options if not (submission.stage and word.startswith(_OF_CHAIN))]
+    return [*given, *([f"--array={submission.task}"] if submission.task is not None else [])]
 
 
 def _submit_again(run: RunPaths, submission: Submission, submit_function: SubmitFunction) -> str:
     folder, source = Folder.of_run(run.root), Folder.of_run(submission.run)
-    with folder.locked(), _inside(submission):
+    assert submission.directory is not None, "checked when it was planned"
+    with folder.locked(), inside(submission.directory):
         if submission.spec.get("function") is not None:
             job_id = submit_function(_spec(submission))
         else:
-            job_id = sbatch(source.script, _options(submission))
             if source != folder:
                 folder.write_script(source.script.read_text())
+            job_id = sbatch(source.script, _options(submission))
         if submission.task is not None:
             job_id = f"{job_id}_{submission.task}"
         facts = {"spec": dict(submission.spec), "options": list(submission.options), "task": submission.task,
-                 "directory": str(submission.directory)}  # fmt: skip
-        folder.write_job(job_id, facts)
+                 "directory": str(submission.directory), "stage": submission.stage}  # fmt: skip
+        try:
+            folder.write_job(job_id, facts)
+        except OSError as error:  # the job is in the queue all the same
+            console.tell(f"hpcresume: {folder.job} cannot be written ({error.strerror or error}): "
+                         f"the next submission will not see job {job_id}")  # fmt: skip
     return job_id
 
 
@@ -234,15 +233,18 @@ def _spec(submission: Submission) -> JobSpec:
 
 
 @contextlib.contextmanager
-def _inside(submission: Submission) -> Iterator[None]:
-    """Relative paths in the script begin where it was submitted first."""
-    assert submission.directory is not None, "checked when it was planned"
+def inside(directory: Path) -> Iterator[None]:
+    """Relative paths in a script begin where it was submitted first.
+
+    Raises:
+        RunDirectoryError: the folder cannot be entered.
+    """
     before = os.getcwd()
     try:
-        os.chdir(submission.directory)
+        os.chdir(directory)
     except OSError as error:
         what = f"the folder that it was submitted from cannot be entered: {error.strerror}"
-        raise RunDirectoryError(what, where=str(submission.directory), hint="submit it again by hand") from error
+        raise RunDirectoryError(what, where=str(directory), hint="submit it again by hand") from error
     try:
         yield
     finally:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcresume.model import Cause
+from hpcresume.observe.figures import span
 from hpcresume.observe.glance import Glance, Newest
 from hpcresume.observe.instants import time_of_day
 from hpcresume.slurm.queue import QueuedJob
 
-__all__ = ["NEEDS_SOMEBODY", "STATES", "Known", "RunState", "judge", "span"]
+__all__ = ["NEEDS_SOMEBODY", "STATES", "Known", "RunState", "judge"]
 
 STATES: Final = ("running", "pending", "requeued", "held", "ended", "done", "idle", "new", "unknown", "unreadable")
 """running; in the queue for the first time, or again; held until somebody looks; over without being finished;
@@ -21,6 +22,9 @@ finished; saved to by `hr.save` alone; never submitted; Slurm would have to say 
 
 NEEDS_SOMEBODY: Final = frozenset({"held", "ended", "unknown", "unreadable"})
 """States that do not end by themselves."""
+
+NEVER: Final = "DependencyNeverSatisfied"
+"""Slurm's reason for a job that waits for one that has failed."""
 
 SILENT: Final = 120.0
 """Seconds without a change in its files after which an attempt that nobody can be asked about counts as gone; the
@@ -37,6 +41,7 @@ class Known:
         asked: did Slurm answer?
         alive: does the process of rank 0 live on this machine? None: it ran elsewhere.
         submitted: was something submitted after the newest attempt began?
+        waits_for: the stages before this one that are not done, where the run is a stage of a chain.
         now: our clock, seconds since the epoch.
     """
 
@@ -45,6 +50,7 @@ class Known:
     asked: bool = False
     alive: bool | None = None
     submitted: bool = False
+    waits_for: tuple[str, ...] = ()
     now: float = 0.0
 
 
@@ -95,6 +101,8 @@ def _running(seen: Glance, known: Known, job: QueuedJob) -> RunState:
         since = f" for {span(known.now - job.start)}" if job.start is not None else ""
         return RunState("running", f"{where} is starting{since}: no rank has begun yet", "nothing to do")
     left = f", {span(job.end - known.now)} left" if job.end is not None and job.end > known.now else ""
+    if left and newest is not None and newest.lead is not None and not newest.warned:
+        left += f", told to save {span(newest.lead)} before the end"
     return RunState("running", f"{where}{left}{_warned(newest)}", "nothing to do")
 
 
@@ -111,6 +119,8 @@ def _warned(newest: Newest | None) -> str:
 
 def _waiting(seen: Glance, known: Known, job: QueuedJob) -> RunState:
     newest = seen.newest
+    if known.waits_for and (job.held or job.reason in ("Dependency", NEVER)):
+        return _behind_stages(known, job)
     held_by_us = newest is not None and newest.decided == "hold" and not known.submitted
     if job.held:
         why = _held_because(newest) if held_by_us and newest is not None else f"job {job.id} is {_reason(job.reason)}"
@@ -122,6 +132,17 @@ def _waiting(seen: Glance, known: Known, job: QueuedJob) -> RunState:
         start = f", expected to start in {span(job.start - known.now)}, at {time_of_day(job.start, known.now)}"
     following = "starts by itself" if not _never_starts(job.reason) else "scontrol show job says more; or cancel it"
     return RunState(state, f"job {job.id} {_reason(job.reason)}{start}{again}", following)
+
+
+def _behind_stages(known: Known, job: QueuedJob) -> RunState:
+    """A stage whose predecessors are not done. Who has to look, looks there."""
+    names = " and ".join(known.waits_for)
+    if job.held:
+        return RunState("held", f"job {job.id} is held, and {names} is not done", "hpcresume requeue CHAIN")
+    if job.reason == NEVER:
+        what = f"job {job.id} never starts: {names} failed (DependencyNeverSatisfied)"
+        return RunState("held", what, "hpcresume requeue CHAIN")
+    return RunState("pending", f"job {job.id} waits for {names}", "starts by itself")
 
 
 def _held_because(newest: Newest) -> str:
@@ -177,7 +198,7 @@ _WORDS: Final = {
     "Priority": "waits behind jobs of higher priority",
     "BeginTime": "waits for the time from which it may start",
     "Dependency": "waits for another job",
-    "DependencyNeverSatisfied": "never starts: the job that it depends on failed",
+    NEVER: "never starts: the job that it depends on failed",
     "BadConstraints": "never starts: no node can fulfil what it asks for",
     "PartitionTimeLimit": "does not start: it asks for more time than its partition allows",
     "PartitionNodeLimit": "does not start: it asks for more nodes than its partition allows",
@@ -185,6 +206,7 @@ _WORDS: Final = {
     "PartitionInactive": "waits: its partition starts no jobs",
     "ReqNodeNotAvail": "waits for nodes that are down, drained or reserved",
     "Reservation": "waits for its reservation",
+    "ReqNodeNotAvail, Reserved for maintenance": "waits for the end of a maintenance, into which it would run",
     "Licenses": "waits for licences",
     "Cleaning": "is being cleaned up after its last start",
     "JobHeldUser": "held in the queue by its owner",
@@ -208,16 +230,3 @@ def _reason(reason: str) -> str:
 
 def _never_starts(reason: str) -> bool:
     return reason in ("DependencyNeverSatisfied", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit")
-
-
-def span(seconds: float) -> str:
-    """A duration for people, in two units: "2 h 5 min"."""
-    whole = max(0, round(seconds))
-    days, hours, minutes, rest = whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    if minutes >= 10 or (minutes and not rest):
-        return f"{minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

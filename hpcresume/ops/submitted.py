@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hpcresume.observe.lines import read_json_object
+from hpcresume.slurm.filenames import known_file_name
 from hpcresume.slurm.queue import is_job_id
 from hpcresume.submit.record import Folder
 
-__all__ = ["Submission", "has_submission", "read_submission", "submitted_log"]
+__all__ = ["Submission", "has_submission", "log_of_job", "read_submission", "submitted_log"]
 
 _TASK = re.compile(r"(.+)-([0-9]{1,9})")
 
@@ -32,6 +33,7 @@ class Submission:
         directory: where it was submitted from, None when that was not recorded.
         options: further options for sbatch.
         spec: what it was made from, as plain values.
+        stage: the name of the stage of a chain that it is, "" for any other job.
     """
 
     run: Path
@@ -41,6 +43,7 @@ class Submission:
     directory: Path | None = None
     options: tuple[str, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = ""
 
     @property
     def array(self) -> bool:
@@ -72,7 +75,7 @@ def _read(run: Path, task: int | None) -> Submission | None:
     job_id, at, directory = str(facts.get("job_id", "")), facts.get("submitted_at"), facts.get("directory")
     if not is_job_id(job_id):
         return None
-    options, spec, own = facts.get("options"), facts.get("spec"), facts.get("task")
+    options, spec, own, stage = (facts.get(key) for key in ("options", "spec", "task", "stage"))
     if isinstance(own, int):  # one task of an array, submitted again by itself
         task = own
     elif task is not None:
@@ -85,6 +88,7 @@ def _read(run: Path, task: int | None) -> Submission | None:
         directory=Path(directory) if isinstance(directory, str) else None,
         options=tuple(map(str, options)) if isinstance(options, list) else (),
         spec=spec if isinstance(spec, dict) else {},
+        stage=stage if isinstance(stage, str) else "",
     )
 
 
@@ -98,10 +102,17 @@ def submitted_log(submission: Submission) -> Path | None:
     """Where sbatch was told to put the job's output (sbatch(1), FILENAME PATTERN); None when that cannot be known."""
     if submission.spec.get("function") is not None or submission.directory is None:
         return None
-    number, _, task = submission.job_id.partition("_")
-    pattern = submission.spec.get("log") or ("slurm-%A_%a.out" if task else "slurm-%j.out")
-    known = {"%A": number, "%a": task, "%x": str(submission.spec.get("name", "")), "%%": "%"}
-    if not task:
-        known["%j"] = number
-    named = re.sub(r"%[A-Za-z%]", lambda match: known.get(match[0], match[0]), str(pattern))
-    return None if "%" in named.replace("%%", "") else submission.directory / named
+    pattern = submission.spec.get("log") or ("slurm-%A_%a.out" if "_" in submission.job_id else "slurm-%j.out")
+    named = log_of_job(str(pattern), submission.job_id, str(submission.spec.get("name", "")))
+    return None if named is None else submission.directory / named
+
+
+def log_of_job(pattern: str, job_id: str, name: str | None = None) -> Path | None:
+    """The log of a job whose --output was `pattern`; None when its number and its name do not tell.
+
+    The task of an array has a number of its own besides, which nobody has written down.
+    """
+    number, _, task = job_id.partition("_")
+    known = {"A": number, **({"a": task} if task else {"j": number}), **({"x": name} if name is not None else {})}
+    named = known_file_name(pattern, known)
+    return None if named is None else Path(named)

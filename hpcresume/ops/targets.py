@@ -13,8 +13,9 @@ from hpcresume.checkpoint.run import check_generations
 from hpcresume.errors import NoGenerationError, RunDirectoryError
 from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
+from hpcresume.ops.chain_record import is_chain, stages_at
 
-__all__ = ["Target", "resolve", "typed"]
+__all__ = ["Target", "refuse_chain", "resolve", "typed"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def resolve(path: Path | str) -> Target:
         NoGenerationError: the run has no generation of this name.
     """
     run, name = read_place(path)
+    refuse_chain(run)
     Generations(run.root)  # refuses what is no run
     if name is not None and not (run.generations / name).is_dir():
         raise NoGenerationError(f"there is no generation {name}", where=str(run.root), hint="hpcresume ls RUN")
@@ -52,6 +54,20 @@ def resolve(path: Path | str) -> Target:
             check_generations(run)
             committed_names(run)
     return Target(run, name)
+
+
+def refuse_chain(run: RunPaths) -> None:
+    """For what is done with one run alone.
+
+    Raises:
+        RunDirectoryError: stages lie here, each of which is a run of its own; or it may not be read.
+    """
+    with typed(run):
+        stages = stages_at(run.root) if is_chain(run.root) else []
+    if stages:
+        names = ", ".join(each.name for each in stages)
+        what = f"there is no run here but a chain of stages: {names}"
+        raise RunDirectoryError(what, where=str(run.root), hint=str(stages[-1]))
 
 
 @contextlib.contextmanager

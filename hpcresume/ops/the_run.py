@@ -10,7 +10,7 @@ from hpcresume.errors import RunDirectoryError
 from hpcresume.io.paths import RunPaths
 from hpcresume.ops.overview import is_run
 from hpcresume.ops.submitted import has_submission
-from hpcresume.ops.targets import typed
+from hpcresume.ops.targets import refuse_chain, typed
 
 __all__ = ["the_run"]
 
@@ -24,6 +24,7 @@ def the_run(path: Path | str) -> RunPaths:
         FormatVersionError: it has another format version.
     """
     run, _ = read_place(path)
+    refuse_chain(run)
     with typed(run):
         if not run.run_json.is_file() and has_submission(run.root):
             return run

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpcresume.errors import FormatVersionError, NoGenerationError, RunError
+from hpcresume.errors import FormatVersionError, HpcresumeError, NoGenerationError, RunError, StorageAwayError
 from hpcresume.model import Skipped, VerifyReport
 from hpcresume.ops.targets import Target
 
@@ -40,13 +40,13 @@ def _verify_one(target: Target, name: str, progress: Progress) -> VerifyReport:
         return target.generations.verify(name, progress=lambda done, total: progress(name, done, total))
     except FormatVersionError as error:
         return VerifyReport(name, 0, 0, (Skipped(name, error.what),))
-    except (RunError, OSError) as error:
+    except (RunError, StorageAwayError, OSError) as error:
         return VerifyReport(name, 0, 0, (Skipped(name, f"cannot be read: {_why(error)}"),))
 
 
-def _why(error: RunError | OSError) -> str:
-    what = error.what if isinstance(error, RunError) else error.strerror or str(error)
-    where = error.where if isinstance(error, RunError) else error.filename
+def _why(error: HpcresumeError | OSError) -> str:
+    what = error.what if isinstance(error, HpcresumeError) else error.strerror or str(error)
+    where = error.where if isinstance(error, HpcresumeError) else error.filename
     return f"{what} ({where})" if where else what
 
 

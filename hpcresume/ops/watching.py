@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from hpcresume.errors import SlurmError
 from hpcresume.io.paths import RunPaths
+from hpcresume.observe.figures import duration
 from hpcresume.observe.follow import RunFollower, Update
 from hpcresume.observe.ledger_reader import MetricRecord, Record
 from hpcresume.observe.metrics_end import last_metrics
-from hpcresume.ops.demo.narrate import Line, narrate
+from hpcresume.observe.narrate import Line, narrate
 from hpcresume.ops.overview import Row, overview
 from hpcresume.slurm.queue import QueuedJob, ask_queue
 
@@ -83,7 +84,7 @@ class Watcher:
             OSError: a file of the run is there and cannot be read.
         """
         updates = self._follower.poll()
-        if any(u.source == "supervisor" and u.record.event in ("ended", "requeue")  # type: ignore[union-attr]
+        if any(u.source == "supervisor" and u.record.event in ("started", "ended", "requeue")  # type: ignore[union-attr]
                for u in updates):  # fmt: skip
             self._asked_at = min(self._asked_at, self.clock() - self.ask_every + SOON)
         row = overview([self.run.root], ask=self._ask).rows[0]
@@ -153,6 +154,13 @@ def _of_supervisor(record: Record) -> tuple[str, str]:
         return (f"starts in job {job} on {record.text('host')}" if job else f"starts on {record.text('host')}"), "plain"
     if record.event == "warning-received":
         return f"the job is told by {record.text('signal')}", "warn"
+    if record.event == "lead":
+        return f"the ranks are told {duration(record.number('seconds'))} before the end: {record.text('why')}", "plain"
+    if record.event == "warning-by-clock":
+        return f"our own clock tells the ranks, {duration(record.number('left'))} before the end", "warn"
+    if record.event == "short-allocation":
+        left, needed = duration(record.number("left")), duration(record.number("needed"))
+        return f"the allocation has {left} left, and the run needs {needed}: it may come to nothing", "bad"
     if record.event == "decision":
         tone = {"done": "good", "hold": "bad"}.get(record.text("decision"), "plain")
         return f"decided: {record.text('decision')} ({record.text('reason')})", tone

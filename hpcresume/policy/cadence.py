@@ -6,28 +6,33 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from hpcresume.policy.failures import PRIOR, mean_time
+
 __all__ = [
+    "MOST_SHARE",
     "Auto",
     "Cadence",
+    "Chosen",
     "EverySeconds",
     "EverySteps",
     "SaveHistory",
+    "choose_interval",
+    "daly_interval",
     "next_cadence_step",
     "retry_delay",
     "save_is_due",
     "seconds_between_saves",
-    "young_interval",
 ]
-
-MEAN_TIME_BETWEEN_INTERRUPTIONS: Final = 6 * 3600.0
-"""Seconds, as "auto" assumes. Between a preemptible queue (hours) and a large healthy job (half a day)."""
 
 FIRST_SAVE: Final = 60.0
 """Seconds until the first save of "auto": it measures what a save costs, and proves early that it works."""
 
 SHORTEST: Final = 60.0
-LONGEST: Final = 3600.0
-"""Seconds between which "auto" stays, whatever the formula says."""
+LONGEST: Final = 7200.0
+"""Seconds between which "auto" stays, whatever the formula says. An "at most" of the user's wins over both."""
+
+MOST_SHARE: Final = 0.1
+"""Of the time, for saves: "auto" spends no more, even where failures are so frequent that more would pay."""
 
 RETRY_FIRST: Final = 10.0
 RETRY_LONGEST: Final = 300.0
@@ -50,9 +55,15 @@ class EverySteps:
 
 @dataclass(frozen=True)
 class Auto:
-    """Save as often as the measured cost of a save makes best, see `young_interval`."""
+    """Save as often as what a save costs and how often the run is interrupted make best, see `daly_interval`.
 
-    mean_time: float = MEAN_TIME_BETWEEN_INTERRUPTIONS
+    Attributes:
+        at_most: seconds between two saves that are never exceeded; None: no limit of the user's.
+        share: of the time, for saves, that is not exceeded as long as `at_most` allows it.
+    """
+
+    at_most: float | None = None
+    share: float = MOST_SHARE
 
 
 Cadence = Auto | EverySeconds | EverySteps
@@ -67,33 +78,71 @@ class SaveHistory:
         since_tried: seconds since that save ended (at first: since the attempt began its steps).
         failures: failed saves in a row.
         save_seconds: what a save took lately, None before the first.
+        mean_time: seconds between ends of this run that cost work.
     """
 
     tried_step: int
     since_tried: float
     failures: int = 0
     save_seconds: float | None = None
+    mean_time: float = mean_time(PRIOR)
 
 
-def young_interval(save_seconds: float, mean_time: float) -> float:
-    """Seconds of work between two saves that lose least time: sqrt(2 · C · M).
+@dataclass(frozen=True)
+class Chosen:
+    """What "auto" has chosen: seconds between two saves, and why, in a few words."""
 
-    C is what a save takes, M the mean time between interruptions. J. W. Young, "A first order approximation
-    to the optimum checkpoint interval", Comm. ACM 17 (1974) 530; J. T. Daly, Future Gener. Comput. Syst.
-    22 (2006) 303 shows that it stays close to the optimum while C is well below M / 2.
+    seconds: float
+    why: str
+
+
+def daly_interval(save_seconds: float, mean_time: float) -> float:
+    """Seconds of work between the end of a save and the beginning of the next that lose least time.
+
+    J. T. Daly, "A higher order estimate of the optimum checkpoint interval for restart dumps", Future Gener. Comput.
+    Syst. 22 (2006) 303, equation (37): with C what a save takes and M the mean time between failures,
+
+        sqrt(2 C M) · (1 + sqrt(C / 2M) / 3 + (C / 2M) / 9) - C   for C < 2M, else M.
+
+    Its first term is J. W. Young's, "A first order approximation to the optimum checkpoint interval", Comm. ACM 17
+    (1974) 530. What a restart takes does not enter, since it is the same for every interval. Failures are taken to be
+    independent of each other; ends that were warned, and so saved, are none.
     """
-    return math.sqrt(2 * save_seconds * mean_time)
+    ratio = save_seconds / (2 * mean_time)
+    if ratio >= 1:
+        return mean_time
+    return math.sqrt(2 * save_seconds * mean_time) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - save_seconds
 
 
-def seconds_between_saves(cadence: Cadence, save_seconds: float | None) -> float | None:
+def choose_interval(auto: Auto, save_seconds: float | None, mean_time: float) -> Chosen:
+    """The interval of "auto". What the user set as the longest is never exceeded, whatever else speaks for it."""
+    most = math.inf if auto.at_most is None else auto.at_most
+    if save_seconds is None:
+        found = Chosen(FIRST_SAVE, "the first save measures what one costs")
+    else:
+        shared, best = save_seconds * (1 - auto.share) / auto.share, daly_interval(save_seconds, mean_time)
+        found = max(
+            Chosen(shared, f"saves take {auto.share:.0%} of the time and no more"),
+            min(Chosen(best, "this loses least time"), Chosen(LONGEST, "never longer than this"), key=_seconds),
+            Chosen(SHORTEST, "never more often than this"),
+            key=_seconds,
+        )
+    return min(found, Chosen(most, "never longer than asked"), key=_seconds)
+
+
+def _seconds(chosen: Chosen) -> float:
+    return chosen.seconds
+
+
+def seconds_between_saves(
+    cadence: Cadence, save_seconds: float | None, mean_time: float = SaveHistory.mean_time
+) -> float | None:
     """The interval in seconds, or None for a cadence in steps."""
     if isinstance(cadence, EverySteps):
         return None
     if isinstance(cadence, EverySeconds):
         return cadence.seconds
-    if save_seconds is None:
-        return FIRST_SAVE
-    return min(LONGEST, max(SHORTEST, young_interval(save_seconds, cadence.mean_time)))
+    return choose_interval(cadence, save_seconds, mean_time).seconds
 
 
 def retry_delay(failures: int, interval: float | None) -> float:
@@ -106,7 +155,7 @@ def save_is_due(cadence: Cadence, step: int, history: SaveHistory) -> bool:
     """Shall a save begin after `step` finished steps?"""
     if step <= history.tried_step:
         return False
-    interval = seconds_between_saves(cadence, history.save_seconds)
+    interval = seconds_between_saves(cadence, history.save_seconds, history.mean_time)
     if history.failures and history.since_tried >= retry_delay(history.failures, interval):
         return True
     if isinstance(cadence, EverySteps):

@@ -30,9 +30,16 @@ SOON_SECONDS = 1800.0
 """A warning this close to the time limit is taken as the limit's own. `--signal` allows up to 65535 s of lead,
 so the last quarter of the limit counts too; Slurm may send it 60 s early (sbatch(1))."""
 SOON_FRACTION = 0.25
+EARLIEST = 90.0
+"""Seconds by which the limit's warning may come before the time that the job asked for: 60 s (sbatch(1)), and 30 s
+between two looks of Slurm's at the limits. What comes earlier is somebody else's."""
+
+TOGETHER = 1.0
+"""Seconds. Slurm ends steps and batch script one after the other; mpiexec's daemons, which are a step, die at once."""
 
 ENDS_JOB = frozenset({int(signal.SIGTERM), int(signal.SIGHUP)})
 """What the batch script gets when the job is being ended, KILL to follow."""
+_WARNS = frozenset({int(signal.SIGUSR1), int(signal.SIGUSR2)})
 _CAUSE_OF_STATE = {
     "NODE_FAIL": Cause.NODE_FAILURE,
     "BOOT_FAIL": Cause.NODE_FAILURE,
@@ -44,6 +51,8 @@ _CAUSE_OF_STATE = {
 }
 """Slurm's job states that name a cause (squeue(1), JOB STATE CODES)."""
 _CAUSE_OF_REASON = {"TimeLimit": Cause.WALLTIME, "NodeDown": Cause.NODE_FAILURE, "OutOfMemory": Cause.OUT_OF_MEMORY}
+_AT_WORK = frozenset({"RUNNING", "CONFIGURING", "SUSPENDED"})
+"""It has its nodes, and nobody is ending it: after a restart these are another start's than one that still lives."""
 _LEAVING = frozenset({"COMPLETING", "PENDING", "REQUEUED"})
 """While a job is being ended its state says no more than this, whatever ended it (seen on 22.05): at the time
 limit Reason=TimeLimit, after scancel nothing else; Restarts has risen already when Slurm will start it again."""
@@ -119,12 +128,16 @@ class Evidence:
         child_at: when that was, seconds since the epoch.
         signals: what the supervisor received, in order, SIGCONT left out.
         rank_warnings: what the ranks received themselves, as their session recorded it.
+        clock: our own warning, by the clock, where Slurm's would have come too late or not at all.
         job: Slurm's words, the newest first.
         raised: the exception that the session recorded.
+        stuck: which ranks did not come out of work on files, in words; "" when none is known to hang there.
         out_of_memory: what shows that the kernel killed for memory.
         interrupted: somebody pressed Ctrl-C.
         restarts: how often Slurm had started the job before this attempt.
         again: this is no beginning: a restart, or a job that was submitted to go on where another was lost.
+        kind: what started the ranks: "srun", "mpiexec", "torchrun", "direct", or "" where nothing of ours did.
+        overtaken: a newer attempt of the run has begun while this one was still at work.
     """
 
     claimed: bool = False
@@ -133,23 +146,43 @@ class Evidence:
     child_at: float | None = None
     signals: tuple[SignalReceived, ...] = ()
     rank_warnings: tuple[SignalReceived, ...] = ()
+    clock: SignalReceived | None = None
     job: tuple[JobFacts, ...] = ()
     raised: Raised | None = None
+    stuck: str = ""
     out_of_memory: tuple[str, ...] = ()
     interrupted: bool = False
     restarts: int = 0
     again: bool = False
+    kind: str = ""
+    overtaken: bool = False
+
+    @property
+    def restarted(self) -> bool:
+        """Does the job run again already, though this start of it has not ended?"""
+        return any(job.restarts > self.restarts and job.state in _AT_WORK for job in self.job)
+
+    @property
+    def script_died_of_warning(self) -> bool:
+        """Did the batch script die of USR1 or USR2, which ends the job?"""
+        return bool(self.job) and self.job[0].state != "RUNNING" and self.job[0].killed_by in _WARNS
 
     @property
     def warning(self) -> SignalReceived | None:
         """The first signal that said that time is short, whoever got it (`--signal` without B: goes to the ranks)."""
-        return min((*self.signals, *self.rank_warnings), key=lambda each: each.at, default=None)
+        return min(self.heard, key=lambda each: each.at, default=None)
+
+    @property
+    def heard(self) -> tuple[SignalReceived, ...]:
+        """All signals, whoever got them, and our own warning."""
+        ours = (self.clock,) if self.clock is not None else ()
+        return (*self.signals, *self.rank_warnings, *ours)
 
     @property
     def told_to_end(self) -> bool:
-        """Did the scheduler's end sequence reach the supervisor before the ranks had ended?"""
+        """Did the scheduler's end sequence reach the supervisor before the ranks had ended, or with their end?"""
         ends = [s.at for s in self.signals if s.signal in ENDS_JOB]
-        return bool(ends) and (self.child_at is None or ends[0] <= self.child_at)
+        return bool(ends) and (self.child_at is None or ends[0] <= self.child_at + TOGETHER)
 
 
 @dataclass(frozen=True)
@@ -177,17 +210,39 @@ def _finished(e: Evidence) -> Ending | None:
     return None
 
 
+def _overtaken(e: Evidence) -> Ending | None:
+    """Slurm took the node of this start for lost, and it lived on (split brain)."""
+    if any(job.restarts > e.restarts for job in e.job) and (e.overtaken or e.restarted):
+        return Ending(Cause.NODE_FAILURE, ("Slurm has started the job again while this start of it still lived",))
+    if e.overtaken:
+        return Ending(Cause.UNKNOWN, ("a newer attempt of the run has begun while this one still lived",))
+    return None
+
+
 def _slurm_state(e: Evidence) -> Ending | None:
-    died = e.child is not None and not e.child.clean and e.decision is None
+    # Open MPI 5's mpiexec exits 0 when it has lost a node.
+    died = e.child is not None and e.decision is None and (e.claimed or not e.child.clean)
     for job in e.job:
         if job.down_nodes and (died or job.state != "RUNNING"):
             return Ending(Cause.NODE_FAILURE, (f"Slurm: down: {', '.join(job.down_nodes)}",))
+        if job.silent_nodes and died:
+            return Ending(Cause.NODE_FAILURE, (f"{', '.join(job.silent_nodes)} does not answer any more",))
         cause = _CAUSE_OF_STATE.get(job.state)
         if cause is None and job.state in _LEAVING:
             cause = _CAUSE_OF_REASON.get(job.reason)
         if cause is not None:
             return Ending(cause, (f"Slurm: JobState={job.state} Reason={job.reason}",))
     return None
+
+
+def _script_died_of_warning(e: Evidence) -> Ending | None:
+    """A script without a trap, submitit's for instance, dies of a warning that goes to the batch script."""
+    if not e.script_died_of_warning:
+        return None
+    job, words = e.job[0], f"the batch script died of the warning ({_signal_name(e.job[0].killed_by or 0)})"
+    if job.being_preempted:
+        return Ending(Cause.PREEMPTED, (f"{words} of a preemption (PreemptTime is set)",))
+    return Ending(Cause.OPERATOR, (f"{words}, and Slurm names no preemption",))
 
 
 def _cancelled(e: Evidence) -> Ending | None:
@@ -242,7 +297,10 @@ def _raised(e: Evidence) -> Ending | None:
 
 
 def _preempted(e: Evidence) -> Ending | None:
-    if not any(job.being_preempted for job in e.job) or not (e.warning or _deliberate(e)):
+    """Ranks that end without a word while Slurm preempts the job were ended by that: Open MPI's daemons die of the TERM
+    and of the USR1 that Slurm sends to their step, and mpiexec then exits 0.
+    """
+    if not any(job.being_preempted for job in e.job) or not (e.warning or e.decision is None or _deliberate(e)):
         return None
     return Ending(Cause.PREEMPTED, ("Slurm has chosen the job for preemption (PreemptTime is set)",))
 
@@ -253,9 +311,15 @@ def _time_limit(e: Evidence) -> Ending | None:
         return None
     left = job.end - e.warning.at
     limit = job.end - job.start if job.start is not None else 0.0
-    if left > max(SOON_SECONDS, SOON_FRACTION * limit):
-        return None
+    early = max(SOON_SECONDS, SOON_FRACTION * limit) if job.warning_lead is None else job.warning_lead + EARLIEST
+    if e.warning is not e.clock and (left > early or (job.warns_batch and not e.signals)):
+        return None  # somebody else's: the limit's comes later, or goes to the batch script and not to the ranks alone
     return Ending(Cause.WALLTIME, (f"warned {left:.0f} s before the time limit, and Slurm names no preemption",))
+
+
+def _came_before(warning: SignalReceived, end: float) -> bool:
+    """Was it a warning, and not the end sequence itself, which reaches ranks and supervisor one after the other?"""
+    return warning.at < (end - TOGETHER if warning.signal in ENDS_JOB else end)
 
 
 def _ended_by_slurm(e: Evidence) -> Ending | None:
@@ -265,7 +329,8 @@ def _ended_by_slurm(e: Evidence) -> Ending | None:
         return None
     again = leaving.restarts > e.restarts
     ends = [s.at for s in e.signals if s.signal in ENDS_JOB]
-    if again and e.warning is not None and e.warning.at < min(ends, default=float("inf")):
+    end = min(ends, default=float("inf"))
+    if again and any(_came_before(each, end) for each in e.heard):
         return Ending(Cause.PREEMPTED, ("warned, then ended by Slurm, which starts the job again",))
     if e.told_to_end:
         return Ending(Cause.OPERATOR, ("ended by Slurm without any warning, as scontrol requeue does",))
@@ -274,11 +339,20 @@ def _ended_by_slurm(e: Evidence) -> Ending | None:
     return None
 
 
+def _stuck_in_files(e: Evidence) -> Ending | None:
+    """A rank that hangs in a filesystem cannot say so; those that wait for it can."""
+    if e.stuck and e.decision is None and e.child is not None and not e.told_to_end:
+        return Ending(Cause.STORAGE, (e.stuck,))
+    return None
+
+
 def _warned(e: Evidence) -> Ending | None:
     """A warning was followed, and nobody says whose it was."""
     if e.warning is None or not (_deliberate(e) or e.child is None):
         return None
     hint = e.decision.cause_hint if e.decision is not None else None
+    if hint is Cause.WALLTIME and e.job:
+        hint = None  # the session's guess, from the end in its environment; Slurm's own words were looked at before
     cause = hint or (Cause.OPERATOR if e.job else Cause.PREEMPTED)
     who = "Slurm plans no end" if e.job else "Slurm could not be asked"
     return Ending(cause, (f"warned by {_signal_name(e.warning.signal)}; {who}",))
@@ -291,8 +365,13 @@ def _decided(e: Evidence) -> Ending | None:
 
 
 def _died(e: Evidence) -> Ending | None:
-    if e.child is None or e.child.clean:
+    if e.child is None:
         return None
+    if e.child.clean:  # claimed, and nothing decided
+        if e.kind == "mpiexec":
+            words = "mpiexec ended with exit code 0 before the run was finished, as Open MPI's does without its daemons"
+            return Ending(Cause.UNKNOWN, (words,))
+        return Ending(Cause.CRASH, ("the program ended with exit code 0 before the run was finished",))
     if e.signals and e.signals[-1].signal in ENDS_JOB:
         return Ending(Cause.OPERATOR, ("the scheduler ended the job and names no reason",))
     return Ending(Cause.CRASH, (f"the ranks ended with {e.child} and left no decision",))
@@ -301,7 +380,9 @@ def _died(e: Evidence) -> Ending | None:
 _RULES: tuple[Callable[[Evidence], Ending | None], ...] = (
     _finished,
     _interrupted,
+    _overtaken,
     _slurm_state,
+    _script_died_of_warning,
     _cancelled,
     _memory,
     _stopped_for_storage,
@@ -309,13 +390,16 @@ _RULES: tuple[Callable[[Evidence], Ending | None], ...] = (
     _preempted,
     _time_limit,
     _ended_by_slurm,
+    _stuck_in_files,
     _warned,
     _decided,
     _died,
 )
 
 _MEMORY_ERRORS = frozenset({"MemoryError", "_ArrayMemoryError", "OutOfMemoryError"})
-_STORAGE_ERRORS = frozenset({"SaveError", "NoSpaceError", "DamagedError", "NoUsableGenerationError"})
+_STORAGE_ERRORS = frozenset(
+    {"SaveError", "NoSpaceError", "DamagedError", "NoUsableGenerationError", "StorageAwayError"}
+)
 
 
 def _deliberate(e: Evidence) -> bool:
@@ -326,6 +410,7 @@ def _deliberate(e: Evidence) -> bool:
 
 def _common(e: Evidence) -> tuple[str, ...]:
     lines = [f"received {_signal_name(s.signal)}" for s in e.signals[:4]]
+    lines += ["warned by our own clock"] if e.clock is not None else []
     lines += [f"the ranks received {_signal_name(s.signal)}" for s in e.rank_warnings[:1] if not e.signals]
     if e.decision is not None:
         lines.append(f"the session decided {e.decision.decision.value} at step {e.decision.step}")

@@ -69,6 +69,9 @@ def decide(
     code = evidence.child.status if evidence.child is not None else EXIT_COME_BACK
     if ending.cause is Cause.DONE:
         return Verdict(Decision.DONE, False, EXIT_DONE, "the run is finished")
+    if evidence.overtaken or evidence.restarted:
+        why = "a newer start of it is at work, and has the job and the run to itself"
+        return Verdict(Decision.COME_BACK, False, EXIT_COME_BACK, why)
     if _asked_to_hold(evidence) and not directory_is_away(evidence):
         return _held_as_asked(evidence)
     code = _code_of_error(evidence) or code
@@ -133,7 +136,7 @@ def _held_as_asked(evidence: Evidence) -> Verdict:
 
 def _warned_only(evidence: Evidence) -> bool:
     """A person's warning (`scancel -s USR1`) wants the job to save and come back, nothing more."""
-    if evidence.told_to_end or evidence.interrupted:
+    if (evidence.told_to_end and not evidence.script_died_of_warning) or evidence.interrupted:
         return False
     return evidence.decision is not None and evidence.decision.decision is Decision.COME_BACK
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcresume.checkpoint.attempts import Holder, claim, read_holder
+from hpcresume.checkpoint.phases import together
 from hpcresume.checkpoint.retire import sweep
 from hpcresume.checkpoint.run import mark_done, open_run, reopen
 from hpcresume.comm.choose import choose_ranks
@@ -21,7 +22,14 @@ from hpcresume.comm.ranks import Ranks
 from hpcresume.comm.vote import vote
 from hpcresume.comm.watchdog import Watchdog
 from hpcresume.console import tell
-from hpcresume.errors import CheckpointError, FormatVersionError, HpcresumeError, NoSpaceError, RunDirectoryError
+from hpcresume.errors import (
+    CheckpointError,
+    FencedError,
+    FormatVersionError,
+    HpcresumeError,
+    NoSpaceError,
+    RunDirectoryError,
+)
 from hpcresume.io.durable import write_durably
 from hpcresume.io.files import files
 from hpcresume.io.outputs import output_files
@@ -29,6 +37,7 @@ from hpcresume.io.paths import AttemptPaths, RunPaths
 from hpcresume.model import Cause, Decision, Emit, Event, ignore_events
 from hpcresume.policy.requeue import FINAL_CODES
 from hpcresume.session.aliveness import Aliveness
+from hpcresume.session.fence import Fence, fenced
 from hpcresume.session.ledger import Ledger, Metrics, Progress
 from hpcresume.session.options import Options
 from hpcresume.session.outcomes import RunFinished, RunHeld
@@ -60,6 +69,7 @@ class Attempt:
     watchdog: Watchdog
     environ: Mapping[str, str]
     owns_ranks: bool
+    fence: Fence
     metrics: Metrics | None = None
     progress: Progress | None = None
     slurm: SlurmEnvironment = field(default_factory=SlurmEnvironment)
@@ -100,8 +110,10 @@ class Attempt:
         failed: BaseException | None = None
         if self.ranks.rank == 0:
             try:
+                if max(self.run.attempt_numbers(), default=0) > self.number:
+                    raise fenced(self.number)
                 mark_done(self.run, {"attempt": self.number, "step": step, "generation": generation})
-            except OSError as error:
+            except (OSError, FencedError) as error:
                 failed = error
         with self.watchdog.guard("write DONE"):
             vote(self.ranks, "write DONE", failed)
@@ -126,9 +138,14 @@ class Attempt:
         self.close_files()
         with self.watchdog.guard("exit"):
             self.ranks.barrier()
-        self.watchdog.close()
+        self.stop_watching()
         if self.owns_ranks:
             self.ranks.close()
+
+    def stop_watching(self) -> None:
+        """Whatever this process does from now on is no part of the attempt."""
+        self.watchdog.close()
+        self.fence.close()
 
 
 def open_attempt(options: Options, environ: Mapping[str, str]) -> Attempt:
@@ -153,7 +170,8 @@ def open_attempt(options: Options, environ: Mapping[str, str]) -> Attempt:
         number = claim(run, holder=holder, ranks=ranks, alive=Aliveness(run, slurm.job_id))
     paths = run.attempt(number)
     ledger = Ledger(paths.ledger if ranks.rank == 0 else paths.rank_ledger(ranks.rank))
-    attempt = Attempt(run, number, ranks, ledger, watchdog, environ, owns, slurm=slurm)
+    fence = Fence(run.attempt(number + 1).claim, number, ranks.rank)
+    attempt = Attempt(run, number, ranks, ledger, watchdog, environ, owns, fence, slurm=slurm)
     _arm_watchdog(attempt, options)
     if ranks.rank == 0:
         attempt.metrics, attempt.progress = Metrics(paths.metrics), Progress(paths.progress)
@@ -172,6 +190,7 @@ def _announce(attempt: Attempt, holder: Holder) -> None:
     """Rank 0: the first events of the attempt, and where the supervisor finds it."""
     run, number = attempt.run, attempt.number
     fields = {"attempt": number, "world_size": attempt.ranks.size, "backend": attempt.ranks.backend}
+    fields |= {"nodes": attempt.slurm.node_list} if attempt.slurm.node_list else {}
     attempt.emit(Event("claimed", {**fields, **asdict(holder), "log": output_files()}))
     _record_predecessor(attempt)
     _forget_refusal(attempt.environ)
@@ -207,16 +226,13 @@ def _stop_if_done(
     owns: bool,
 ) -> None:
     """Rank 0 looks and tells the others, so that a lagging directory cache cannot split the ranks."""
-    done, failed = b"", None
-    if ranks.rank == 0 and run.done.exists():
-        done = b"done"
-        if options.reopen:
-            try:
+    done = b""
+    with together(ranks, "look for DONE", RunDirectoryError):
+        if ranks.rank == 0 and run.done.exists():
+            if options.reopen:
                 reopen(run)
-                done = b""
-            except OSError as error:
-                failed = error
-    vote(ranks, "reopen the run", failed)
+            else:
+                done = b"done"
     if not ranks.broadcast(done):
         return
     say(ranks, f"{run.root} is finished; nothing to do (reopen=True goes on with it)")

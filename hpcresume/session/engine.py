@@ -20,16 +20,18 @@ from hpcresume.checkpoint.phases import together
 from hpcresume.checkpoint.probe import choose_writer
 from hpcresume.checkpoint.restore import Restored, restore_newest
 from hpcresume.comm.vote import vote
-from hpcresume.errors import ConfigError, HpcresumeError, RankStructureError, StateError
+from hpcresume.errors import ConfigError, HpcresumeError, RankStructureError, StateError, StorageAwayError
 from hpcresume.model import Cause, Decision, Event, EveryRank, ignore_events
 from hpcresume.policy import deadline
-from hpcresume.policy.cadence import SaveHistory, next_cadence_step, save_is_due
+from hpcresume.policy.cadence import next_cadence_step
 from hpcresume.policy.deadline import Plan, TimeLeft, patience
 from hpcresume.policy.votes import steps_until_next_vote
 from hpcresume.session import rng
 from hpcresume.session.attempt import Attempt, facts_of, say
+from hpcresume.session.fence import fenced
 from hpcresume.session.options import Options
 from hpcresume.session.outcomes import Stopped, exit_code_of_a_stop
+from hpcresume.session.rhythm import Rhythm
 from hpcresume.session.saver import BEARABLE, Saver
 from hpcresume.session.signals import SignalWatch, signal_name
 from hpcresume.session.tracking import Tracked
@@ -72,6 +74,8 @@ class Engine:
         self._ranks = attempt.ranks
         self._progress = attempt.progress
         self._saver = Saver(attempt, tracked, options)
+        self._rhythm = Rhythm(options.every, attempt.emit)
+        self._step_began: float | None = None
         self._next_vote = 0
         self._gap = 1
         self._voted_at = 0.0
@@ -105,11 +109,15 @@ class Engine:
             self._prepare_to_save()
         except HpcresumeError as error:
             self.agreed = error
-            self._attempt.decide(Decision.HOLD, f"could not begin: {error}", step=self.step, **facts_of(error))
+            # What the storage holds nobody knows until it answers, and that it does by itself some time.
+            what = Decision.COME_BACK if isinstance(error, StorageAwayError) else Decision.HOLD
+            self._attempt.decide(what, f"could not begin: {error}", step=self.step, **facts_of(error))
             raise
         self._next_vote = self.step
         self._saver.begin_at(self.step, self.generation)
         self._voted_at, self._voted_step = time.monotonic(), self.step
+        if self._ranks.rank == 0:
+            self._rhythm.begin(self._attempt.run, self._attempt.number, self._voted_at)
         if not self._meet(Place.FINISH if self.step == total else Place.BOUNDARY):
             return False
         if saved is not None:
@@ -126,9 +134,19 @@ class Engine:
         self.step += 1
         if self._progress is not None:
             self._progress.write(self.step)
+        self._time_the_step()
         if self.step < self._next_vote and not self.finish_asked:
             return True
-        return self._meet(Place.FINISH if self.finish_asked or self.step == self.total else Place.BOUNDARY)
+        goes_on = self._meet(Place.FINISH if self.finish_asked or self.step == self.total else Place.BOUNDARY)
+        self._step_began = time.monotonic()  # what a save took is no part of a step
+        return goes_on
+
+    def _time_the_step(self) -> None:
+        """A warning waits for the end of a step, so the longest one counts. The first one compiles, and is left out."""
+        now, saver = time.monotonic(), self._saver
+        if self._step_began is not None:
+            saver.longest_step = max(saver.longest_step or 0.0, now - self._step_began)
+        self._step_began = now
 
     def leave_loop(self) -> None:
         """Collective. The loop was left by `break`: the step it happened in counts as finished.
@@ -173,21 +191,24 @@ class Engine:
             for text in self._watch.check():
                 self._attempt.emit(Event("foreign-handler", {"text": text}))
         warned = self._seen.first
-        ballot = Ballot(place, self.step, warned.signal if warned else 0, self._seen.arrivals, save, gap)
+        overtaken = self._attempt.fence.overtaken
+        ballot = Ballot(place, self.step, warned.signal if warned else 0, self._seen.arrivals, save, gap, overtaken)
         try:
             with self._attempt.watchdog.guard("vote"):
-                return cast(self._ranks, ballot)
+                outcome = cast(self._ranks, ballot)
+            if outcome.overtaken:
+                self._saver.give_up_if_hopeless(fenced(self._attempt.number))
         except HpcresumeError as error:
             self.agreed = error
             raise
+        return outcome
 
     def _orders(self, place: Place) -> tuple[bool, int]:
         """What rank 0 wants: a save now, and so many steps until the next vote."""
         if self._ranks.rank != 0:
             return False, 0
         now, saver = time.monotonic(), self._saver
-        history = SaveHistory(saver.tried_step, now - saver.tried_at, saver.failures, saver.seconds)
-        save = place is Place.BOUNDARY and save_is_due(self._options.every, self.step, history)
+        save = place is Place.BOUNDARY and self._rhythm.wants_save(self.step, saver, now)
         steps = self.step - self._voted_step
         gap = steps_until_next_vote(
             previous=self._gap,
@@ -204,7 +225,8 @@ class Engine:
         name = signal_name(outcome.signal)
         self._why = f"warned by {name}"
         fields = {"signal": name, "rank": outcome.warned_rank, "arrivals": outcome.arrivals, "step": self.step}
-        self._attempt.emit_once(Event("warning", fields))
+        heard = [signal_name(number) for number in self._seen.numbers]
+        self._attempt.emit_once(Event("warning", fields | {"heard": heard}))
         say(self._ranks, f"{self._why} at step {self.step}")
 
     def _save_by_cadence(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from hpcresume import console
-from hpcresume.errors import HpcresumeError, UsageError
+from hpcresume.errors import FencedError, HpcresumeError, UsageError
 from hpcresume.model import Decision, Event
 from hpcresume.session import outcomes
 from hpcresume.session.attempt import Attempt, facts_of
@@ -78,7 +78,8 @@ def _close_the_run(attempt: Attempt, engine: Engine) -> None:
     except HpcresumeError as error:
         engine.agreed = error
         reason = f"DONE could not be written: {error}"
-        attempt.decide(Decision.HOLD, reason, step=engine.step, generation=engine.newest)
+        decision = Decision.COME_BACK if isinstance(error, FencedError) else Decision.HOLD
+        attempt.decide(decision, reason, step=engine.step, generation=engine.newest, **facts_of(error))
         raise
     attempt.decide(Decision.DONE, "finished", step=engine.step, generation=engine.newest, cause_hint="done")
 
@@ -93,7 +94,7 @@ def _leave_alone(attempt: Attempt, engine: Engine, error: BaseException) -> None
     """Neither saves nor finishes. Peers wait in some collective: they are ended, since they cannot be told."""
     _record(attempt, engine, error)
     attempt.close_files()
-    attempt.watchdog.close()
+    attempt.stop_watching()
     if attempt.ranks.size > 1:
         console.tell(f"hpcresume: rank {attempt.ranks.rank} ends the job:")
         console.tell_error(error)

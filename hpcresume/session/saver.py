@@ -7,14 +7,16 @@ stops loudly. Decides nothing about when.
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any, Final
 
 import numpy as np
 
 from hpcresume.checkpoint import tree
-from hpcresume.checkpoint.retire import retire
+from hpcresume.checkpoint.retire import make_room, retire, sweep
 from hpcresume.checkpoint.save import SaveOptions, save_generation
-from hpcresume.errors import CheckpointError, FencedError, HpcresumeError, StateError
+from hpcresume.comm.vote import agree_bytes
+from hpcresume.errors import CheckpointError, FencedError, HpcresumeError, NoSpaceError, StateError
 from hpcresume.model import Decision, Event, Generation
 from hpcresume.policy.deadline import patience
 from hpcresume.session.attempt import Attempt, say
@@ -25,6 +27,8 @@ __all__ = ["BEARABLE", "Saver"]
 
 BEARABLE: Final = (CheckpointError, StateError)
 """What a save may raise without ending the training (on all ranks alike, by vote)."""
+RECENT: Final = 5
+"""Saves by whose median "auto" goes: one slow one among them changes nothing."""
 
 
 class Saver:
@@ -35,6 +39,8 @@ class Saver:
         step: the step of that generation, or the step the attempt began with.
         failures: saves that failed since the last one that did not.
         seconds: what the last full save took, None before the first.
+        recent: what the last few full saves took.
+        longest_step: the longest time between two step boundaries that is not told yet, None without any.
         tried_step, tried_at: the last save, whatever became of it; seconds of `time.monotonic`.
     """
 
@@ -46,7 +52,10 @@ class Saver:
         self.step = 0
         self.failures = 0
         self._told_of_drift = False
+        self._left_behind = False
         self.seconds: float | None = None
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.longest_step: float | None = None
         self.tried_step = 0
         self.tried_at = time.monotonic()
 
@@ -69,7 +78,7 @@ class Saver:
         attempt.emit_once(Event("save-begin", {"step": step}))
         began = time.monotonic()
         try:
-            generation = self._write(step, total, read_back or self._options.read_back)
+            generation = self._write_in_the_room_there_is(step, total, read_back or self._options.read_back)
         except HpcresumeError as error:
             self._note_failure(step, error)
             raise
@@ -83,12 +92,15 @@ class Saver:
         if self._attempt.ranks.rank == 0:
             try:
                 attempt = self._attempt
+                if self._left_behind:  # by saves of this attempt that failed: none is under way now
+                    sweep(attempt.run, attempt=attempt.number + 1, emit=attempt.emit)
+                    self._left_behind = False
                 retire(attempt.run, keep=self._options.keep, attempt=attempt.number, emit=attempt.emit)
             except OSError as error:
                 self._attempt.emit(Event("retire-failed", {"error": str(error)}))
 
     def give_up_if_hopeless(self, error: HpcresumeError, *, at_once: bool = False) -> None:
-        """Hold the run and raise `error` when the budget of failures is spent, or when we are fenced off.
+        """Raise `error` when the budget of failures is spent, which holds the run, or when we are fenced off.
 
         Raises:
             HpcresumeError: `error`.
@@ -98,11 +110,42 @@ class Saver:
             return
         reason = "a newer attempt of the run has begun" if fenced else f"{self.failures} saves in a row failed"
         hint = None if fenced else "storage"
+        # A newer attempt is at work: nothing of this one's may hold the run, or the job that both are starts of.
+        decision = Decision.COME_BACK if fenced else Decision.HOLD
         self._attempt.decide(
-            Decision.HOLD, f"{reason}: {error}", step=self.step, generation=self.generation, cause_hint=hint
+            decision, f"{reason}: {error}", step=self.step, generation=self.generation, cause_hint=hint
         )
         say(self._attempt.ranks, f"stopping, {reason}; the newest generation is {self.generation}")
         raise error
+
+    def _write_in_the_room_there_is(self, step: int, total: int, read_back: str) -> Generation:
+        """Collective. On a full filesystem once more, if what is kept beyond `keep` makes room: it is pruned after
+        commits only, so a run that was told to keep less would never come to it.
+        """
+        try:
+            return self._write(step, total, read_back)
+        except NoSpaceError:
+            with self._attempt.watchdog.guard(f"save step {step}"):
+                self._attempt.ranks.barrier()
+                made = agree_bytes(self._attempt.ranks, self._make_room())
+            if not made:
+                raise
+        return self._write(step, total, read_back)
+
+    def _make_room(self) -> bytes:
+        """Rank 0: what was removed, in words; empty when nothing was."""
+        attempt = self._attempt
+        if attempt.ranks.rank != 0:
+            return b""
+        try:
+            removed = make_room(attempt.run, keep=self._options.keep, attempt=attempt.number, emit=attempt.emit)
+        except OSError as error:
+            attempt.emit(Event("retire-failed", {"error": str(error)}))
+            return b""
+        if removed:
+            attempt.emit(Event("made-room", {"removed": removed}))
+            say(attempt.ranks, f"no space left: removed {', '.join(removed)}, which keep={self._options.keep} gives up")
+        return " ".join(removed).encode()
 
     def _write(self, step: int, total: int, read_back: str) -> Generation:
         attempt = self._attempt
@@ -139,6 +182,7 @@ class Saver:
         self.generation, self.step = generation.name, generation.step
         if generation.read_back != "none":
             self.seconds = seconds
+            self.recent.append(seconds)
         fields = {
             "generation": generation.name,
             "step": generation.step,
@@ -146,13 +190,16 @@ class Saver:
             "bytes": generation.nbytes,
             "write_path": generation.write_path,
             "read_back": generation.read_back,
+            "longest_step": self.longest_step,
         }
+        self.longest_step = None
         self._attempt.emit_once(Event("saved", fields))
         self._attempt.sync()
         say(self._attempt.ranks, f"saved {generation.name} in {seconds:.2f} s")
 
     def _note_failure(self, step: int, error: HpcresumeError) -> None:
         self.failures += 1
+        self._left_behind = True
         fields = {"step": step, "error": str(error), "type": type(error).__name__, "failures": self.failures}
         self._attempt.emit_once(Event("save-failed", fields))
         say(self._attempt.ranks, f"save {self.failures} failed at step {step}: {error}")

@@ -50,7 +50,8 @@ def session(
 
     Args:
         run: the run's directory, on a filesystem that all nodes share; made if it is not there.
-        every: how often to save: "20min", "500 steps", or "auto" (from the measured cost of a save).
+        every: how often to save: "20min", "500 steps", or "auto" (from what saves cost and how often the run was cut
+            off); "auto, at most 20min" sets a limit.
         keep: how many generations to keep, the newest ones.
         comm: "auto", "mpi", "torch", "single", an mpi4py communicator, or a `Ranks`.
         write_path: how bulk data is written; "auto" probes the filesystem.
@@ -133,6 +134,7 @@ class Session:
         except BaseException as error:
             if isinstance(error, HpcresumeError):
                 refuse_to_launcher(error, os.environ)
+            self._stop_watching()
             self._disarm()
             raise
         _open.append(self)
@@ -141,6 +143,7 @@ class Session:
     def _begin(self, foreign: list[str]) -> None:
         self._attempt = attempt = open_attempt(self._options, os.environ)
         remember_attempt(attempt.paths, attempt.ranks.rank)
+        attempt.fence.start()
         if self._watch is not None and attempt.progress is not None:
             self._watch.beat = attempt.progress.beat
         self._engine = Engine(attempt, self._tracked, self._options, self._seen, self._watch)
@@ -164,9 +167,15 @@ class Session:
         try:
             leave_block(self._attempt, self._engine, self._steps, error)
         finally:
+            self._stop_watching()
             self._tracked.close()
             self._disarm()
             _open.remove(self)
+
+    def _stop_watching(self) -> None:
+        """Nothing may end this process on account of a session that is over, however it came to its end."""
+        if self._attempt is not None:
+            self._attempt.stop_watching()
 
     def track(self, **objects: Any) -> None:
         """Track objects under names, before the loop: their state is saved, and restored when the loop begins.

@@ -46,6 +46,7 @@ class Ballot:
         arrivals: how many signals it was given.
         save: rank 0 wants a save here (ignored from others).
         gap: rank 0 wants the next vote so many steps later (ignored from others).
+        overtaken: a newer attempt of the run has begun.
     """
 
     place: Place
@@ -54,6 +55,7 @@ class Ballot:
     arrivals: int = 0
     save: bool = False
     gap: int = 0
+    overtaken: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Outcome:
     arrivals: int
     save: bool
     gap: int
+    overtaken: bool = False
 
 
 def cast(ranks: Ranks, ballot: Ballot) -> Outcome:
@@ -84,12 +87,13 @@ def cast(ranks: Ranks, ballot: Ballot) -> Outcome:
         ballot.arrivals,
         ballot.save if mine else 0,
         ballot.gap if mine else 0,
+        ballot.overtaken,
     ]
     heard = ranks.allreduce_max(np.array(sent, dtype=np.int64)).tolist()
-    step, least_step, place, least_place, signal, warned, arrivals, save, gap = heard
+    step, least_step, place, least_place, signal, warned, arrivals, save, gap, overtaken = heard
     if step != -least_step or place != -least_place:
         raise _scattered(ranks, ballot)
-    return Outcome(signal, warned - 1, arrivals, bool(save), gap)
+    return Outcome(signal, warned - 1, arrivals, bool(save), gap, bool(overtaken))
 
 
 def _scattered(ranks: Ranks, ballot: Ballot) -> UsageError:

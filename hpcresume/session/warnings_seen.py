@@ -30,3 +30,8 @@ class WarningsSeen:
         """The earliest warning."""
         found = [Warned(number, at) for number, at in list(self._first.items())]
         return min(found, key=lambda warned: warned.at, default=None)
+
+    @property
+    def numbers(self) -> list[int]:
+        """All signals that came, each once, ascending."""
+        return sorted(self._first)

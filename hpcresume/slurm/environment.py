@@ -29,6 +29,7 @@ class SlurmEnvironment:
         node_list: the job's nodes in Slurm's compressed form, `n[0-3]`.
         step_id: the step's id, None in the batch script.
         submit_dir: where sbatch was called.
+        cluster: the cluster's name; two of them give the same job numbers.
         start_time: start of this attempt, seconds since the epoch.
         end_time: when the time limit falls, seconds since the epoch, as known at the start.
     """
@@ -45,6 +46,7 @@ class SlurmEnvironment:
     node_list: str | None = None
     step_id: str | None = None
     submit_dir: Path | None = None
+    cluster: str | None = None
     start_time: float | None = None
     end_time: float | None = None
 
@@ -65,6 +67,7 @@ class SlurmEnvironment:
             node_list=environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST"),
             step_id=environ.get("SLURM_STEP_ID") or environ.get("SLURM_STEPID"),
             submit_dir=Path(submit_dir) if submit_dir else None,
+            cluster=environ.get("SLURM_CLUSTER_NAME"),
             start_time=_number(environ, "SLURM_JOB_START_TIME"),
             end_time=_number(environ, "SLURM_JOB_END_TIME"),
         )

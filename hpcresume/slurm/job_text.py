@@ -13,7 +13,7 @@ import time
 from hpcresume.errors import SlurmError
 from hpcresume.policy.job_facts import JobFacts
 
-__all__ = ["parse_job", "parse_time"]
+__all__ = ["parse_job", "parse_span", "parse_time"]
 
 _MAX_TEXT = 1 << 20
 _OWNER = re.compile(r"\sUserId=[^=()]{0,256}\(\d+\)\s+GroupId=[^=()]{0,256}\(\d+\)\s")
@@ -50,6 +50,10 @@ def parse_job(text: str, job_id: str, *, name: str | None = None, asked_at: floa
         required=_text(fields.get("ReqNodeList", "")),
         tasks=_count(fields.get("NumTasks", "")) or None,
         cpus=_count(fields.get("NumCPUs", "")) or None,
+        exit_code=_exit_code(fields.get("ExitCode", "")),
+        killed_by=_exit_signal(fields.get("ExitCode", "")),
+        limit=parse_span(fields.get("TimeLimit", "")),
+        least=parse_span(fields.get("TimeMin", "")),
         asked_at=asked_at,
     )
 
@@ -64,8 +68,19 @@ def parse_time(text: str) -> float | None:
         return None
 
 
+def parse_span(text: str) -> float | None:
+    """Slurm's `1-12:00:00` or `00:30:00` in seconds; None for UNLIMITED, N/A and what is not understood."""
+    match = re.fullmatch(r"(?:([0-9]{1,5})-)?([0-9]{1,2}):([0-9]{2}):([0-9]{2})", text)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
 def _trusted_fields(text: str, job_id: str, name: str | None) -> dict[str, str]:
-    head = re.match(r"\s*JobId=(\d+)(?:\s+ArrayJobId=(\d+)\s+ArrayTaskId=(\S+))?\s+JobName=", text)
+    head = re.match(
+        r"\s*JobId=(\d+)(?:\s+ArrayJobId=(\d+)\s+ArrayTaskId=(\S+)(?:\s+ArrayTaskThrottle=\d+)?)?\s+JobName=", text
+    )
     if head is None or not _is_job(head, job_id):
         raise SlurmError("scontrol's answer is not this job's record", where=f"job {job_id}")
     rest = text[head.end() :]
@@ -96,6 +111,18 @@ def _after_unknown_name(rest: str, job_id: str) -> str:
 
 def _text(text: str) -> str:
     return "" if text == "(null)" else text
+
+
+def _exit_code(text: str) -> int | None:
+    """Of "77:0": the code, and behind the colon the signal that ended it."""
+    match = re.fullmatch(r"([0-9]{1,3}):[0-9]{1,3}", text)
+    return int(match[1]) if match else None
+
+
+def _exit_signal(text: str) -> int | None:
+    """Of "0:10": the signal that ended the batch script."""
+    match = re.fullmatch(r"[0-9]{1,3}:([0-9]{1,3})", text)
+    return int(match[1]) or None if match else None
 
 
 def _count(text: str) -> int:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcresume.errors import SlurmError
-from hpcresume.slurm.commands import Execute, execute
-from hpcresume.slurm.queue import is_job_id, patiently, said
+from hpcresume.slurm.commands import Execute, execute, patiently
+from hpcresume.slurm.queue import is_job_id, said
 
-__all__ = ["Order", "cancel", "give", "output_pattern", "release", "requeue", "warn"]
+__all__ = ["Order", "cancel", "give", "output_pattern", "owner", "release", "requeue", "warn"]
 
 TIMEOUT = 30.0
 """Seconds for an order: a busy controller lets it wait, and one that was given up may have been followed."""
@@ -75,6 +75,20 @@ def output_pattern(job_id: str, *, timeout: float = TIMEOUT, execute: Execute = 
     lines = answer.out.splitlines() if answer.code == 0 else []
     text = lines[0].strip() if len(lines) == 1 else ""
     return text if text.startswith("/") else None
+
+
+def owner(job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> int:
+    """Whose job it is: the user's number.
+
+    Raises:
+        SlurmError: Slurm cannot be asked, or does not say.
+    """
+    words = ["squeue", "--noheader", "--states=all", "--array", "--format=%U", f"--jobs={_checked(job_id)}"]
+    answer = patiently(words, timeout, execute)
+    numbers = set(answer.out.split()) if answer.code == 0 else set()
+    if len(numbers) != 1 or not (number := numbers.pop()).isdecimal():
+        raise SlurmError(f"squeue does not say whose job it is: {said(answer)}", where=f"job {job_id}")
+    return int(number)
 
 
 def _checked(job_id: str) -> str:

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hpcresume.errors import SlurmError
-from hpcresume.slurm.commands import Answer, Execute, execute
+from hpcresume.slurm.commands import Answer, Execute, execute, patiently
 from hpcresume.slurm.job_text import parse_time
 
-__all__ = ["QueuedJob", "ask_queue", "is_job_id", "parse_queue", "patiently", "said"]
+__all__ = ["QueuedJob", "ask_queue", "is_job_id", "parse_queue", "said"]
 
 TIMEOUT = 15.0
 """Seconds for one squeue: slurmctld's own MessageTimeout is 10 by default (slurm.conf(5))."""
-PAUSES = (0.5, 2.0)
-"""Seconds between tries while the controller is busy."""
 MOST_NAMED = 100_000
 """Characters of a list of jobs in one argument; Linux takes 131072 (MAX_ARG_STRLEN). Longer: all jobs are asked for."""
 
@@ -31,7 +28,6 @@ FIELDS = ("%i", "%T", "%r", "%S", "%e", "%N", "%P")
 
 _JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
 _STATE = re.compile(r"[A-Z_]{2,40}")
-_BUSY = re.compile(r"socket timed out|unable to contact|connection refused|temporarily|try again", re.IGNORECASE)
 _UNKNOWN_JOB = "invalid job id"
 
 _OVER = frozenset(
@@ -151,17 +147,6 @@ def _job(cells: list[str]) -> QueuedJob | None:
         return None
     why = "" if reason in ("None", "(null)") else reason[:200]
     return QueuedJob(job_id, state, why, parse_time(start), parse_time(end), nodes, partition)
-
-
-def patiently(arguments: list[str], timeout: float, execute: Execute = execute) -> Answer:
-    """Run one of Slurm's commands, again after a pause while the controller says that it is busy."""
-    answer = execute(arguments, timeout)
-    for pause in PAUSES:
-        if answer.code == 0 or not _BUSY.search(answer.err):
-            break
-        time.sleep(pause)
-        answer = execute(arguments, timeout)
-    return answer
 
 
 def said(answer: Answer) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hpcresume.errors import SlurmError
 from hpcresume.slurm.commands import Execute, Sleep, check_job_id, execute, patiently, words_of
 
-__all__ = ["batch_script", "cancel_waiting", "cluster_requeues", "same_again", "submit_again"]
+__all__ = ["batch_script", "cancel_waiting", "cluster_requeues", "same_again", "submit_again", "working_directory"]
 
 TIMEOUT = 20.0
 """Seconds for sbatch. Nothing of ours is killed meanwhile: the job ends when we leave."""
@@ -39,14 +39,33 @@ _PLAIN = {
 """sbatch's option → the variable that says what it was. Memory is in megabytes there and here."""
 
 
-def same_again(environ: Mapping[str, str]) -> list[str]:
-    """Options with which sbatch asks for what this job got, whatever its script says."""
+def same_again(environ: Mapping[str, str], directory: str | None = None) -> list[str]:
+    """Options with which sbatch asks for what this job got, whatever its script says.
+
+    Args:
+        environ: the batch step's environment.
+        directory: where the job began; None: unknown, and taken to be where it was submitted from.
+    """
     found = {name: environ[variable] for name, variable in _PLAIN.items() if environ.get(variable)}
     if "ntasks-per-node" not in found and environ.get("SLURM_NTASKS"):
         found["ntasks"] = environ["SLURM_NTASKS"]
     words = [f"--{name}={value}" for name, value in found.items() if value.isprintable()]
-    directory = environ.get("SLURM_SUBMIT_DIR", "")
+    directory = directory or environ.get("SLURM_SUBMIT_DIR", "")
     return [*words, f"--chdir={directory}"] if directory.startswith("/") else words
+
+
+def working_directory(
+    job_id: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> str | None:
+    """Where a job's script begins, which `--chdir` may have made another folder than the one it was submitted from.
+
+    None when Slurm does not say it in one line: the name of a folder can hold anything.
+    """
+    check_job_id(job_id)
+    words = ["squeue", "--noheader", "--states=all", "--format=%Z", f"--jobs={job_id}"]
+    answer = patiently(words, timeout, execute, sleep)
+    lines = answer.out.splitlines() if answer.code == 0 else []
+    return lines[0] if len(lines) == 1 and lines[0].startswith("/") and lines[0].isprintable() else None
 
 
 def batch_script(

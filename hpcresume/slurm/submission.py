@@ -38,6 +38,7 @@ class Partition:
         max_time: the longest time limit, as Slurm writes it.
         default_time: the time limit of a job that names none, as Slurm writes it.
         grace: seconds that a preempted job is given.
+        preempt_mode: what a preemption does to its jobs, "" when not said.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Partition:
     max_time: str | None
     grace: int | None
     default_time: str | None = None
+    preempt_mode: str = ""
 
 
 def sbatch(script: Path, options: Sequence[str] = (), *, timeout: float = SBATCH_TIMEOUT) -> str:
@@ -115,6 +117,7 @@ def _partition(line: str) -> Partition:
         max_time=_limit(facts.get("MaxTime", "")),
         grace=_number(facts.get("GraceTime")),
         default_time=_limit(facts.get("DefaultTime", "")),
+        preempt_mode=facts.get("PreemptMode", "")[:60],
     )
 
 

@@ -13,7 +13,7 @@ from hpcresume.config.slurm_options import long_option, option_key, option_of_va
 from hpcresume.errors import ConfigError
 from hpcresume.submit.sbatch_options import asked, fixed
 
-__all__ = ["checked_options", "keeps_environment", "overriding_variables"]
+__all__ = ["checked_options", "exported", "keeps_environment", "overriding_variables"]
 
 _NEVER = frozenset({"array", "output", "error", "chdir", "clusters", "wait"})
 """Options whose variables contradict the script even when it has no such line: one run for all tasks of an array,
@@ -63,9 +63,14 @@ def overriding_variables(spec: JobSpec, environ: Mapping[str, str]) -> Iterator[
 
 def keeps_environment(spec: JobSpec, options: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Does the job get the caller's environment, PATH with it? Its options say so, or a variable, or the job."""
+    return "ALL" in exported(spec, options, environ).split(",")
+
+
+def exported(spec: JobSpec, options: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What --export comes to: of the job's options, of a variable, or of the command line; the last one wins."""
     given = [*spec.resources.options, *([f"--export={environ['SBATCH_EXPORT']}"] if "SBATCH_EXPORT" in environ else [])]
     wishes = [word.partition("=")[2] for word in (*given, *options) if word.startswith("--export=")]
-    return not wishes or "ALL" in wishes[-1].split(",")
+    return wishes[-1] if wishes else "ALL"
 
 
 def _same(value: str | int | None, text: str) -> bool:

@@ -1,14 +1,14 @@
-"""What a partition does not allow a job, and what it leaves of the warning. Pure decisions; asks nobody."""
+"""What a partition does not allow a job, and what it leaves of the warning. Asks nobody but the run's own measures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from hpcresume.config.durations import parse_duration
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.config.slurm_options import parse_time_limit
 from hpcresume.errors import ConfigError
 from hpcresume.slurm.submission import Partition
+from hpcresume.submit.lead import warning_lead
 
 __all__ = ["broken_limits", "grace_note"]
 
@@ -47,7 +47,7 @@ def _time(wanted: str, found: Partition) -> Iterator[tuple[str, str]]:
 def _default_time(spec: JobSpec, found: Partition, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """A job that names no limit has the partition's DefaultTime, else its MaxTime (slurm.conf(5))."""
     text = environ.get(TIME_VARIABLE) or found.default_time or found.max_time
-    limit, lead = _seconds(text), parse_duration(spec.requeue.warning_lead)
+    limit, lead = _seconds(text), warning_lead(spec)
     if limit is not None and lead >= limit:
         giver = f"${TIME_VARIABLE}" if TIME_VARIABLE in environ else found.name
         what = f"{giver} gives {text} to a job that names no time, and the warning comes {lead:g} s before the end"
@@ -66,7 +66,7 @@ def _seconds(text: str | None) -> float | None:
 
 def grace_note(spec: JobSpec, found: Partition) -> str:
     """What a preemption there leaves, when that is less than the warning; else nothing."""
-    lead = parse_duration(spec.requeue.warning_lead)
+    lead = warning_lead(spec)
     if found.grace and found.grace < lead:
         return f"; a preemption there leaves {found.grace} s, not the {lead:g} s of the warning"
     return ""

@@ -21,6 +21,7 @@ from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
 from hpcresume.slurm.submission import Partition, partition
 from hpcresume.submit.check import Check
+from hpcresume.submit.lead import lead_checks, maintenance_checks
 from hpcresume.submit.overriding import keeps_environment, overriding_variables
 from hpcresume.submit.partition_limits import broken_limits, grace_note
 from hpcresume.submit.programs import environment, program
@@ -62,6 +63,7 @@ def preflight(
     checks += [_looked_at(name, look) for name, look in looks if name not in wrong]
     checks += [Check("variables", "failed", what, hint) for what, hint in overriding_variables(spec, here)]
     checks += _unexpanded(spec)
+    checks += lead_checks(spec)
     checks += _partition(spec, here, ask)
     return [check for check in checks if check is not None]
 
@@ -188,3 +190,4 @@ def _partition(
     yield from (Check("partition", "failed", what, hint) for what, hint in broken)
     if not broken:
         yield Check("partition", "ok", found.name + grace_note(spec, found))
+        yield from maintenance_checks(spec, found.name)

@@ -49,6 +49,11 @@ class Folder:
         """The last job's number, and what it was made from (0600)."""
         return self.root / "job.json"
 
+    @property
+    def chain(self) -> Path:
+        """The stages that the run has instead of a job of its own (0600)."""
+        return self.root / "chain.json"
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
         """Make the folder and hold its lock; False where the filesystem knows no locks, and nothing is held.
@@ -90,6 +95,11 @@ class Folder:
         """Keep the number of the job, so that the next submission can ask whether it is over."""
         text = json.dumps({"job_id": job_id, "submitted_at": time.time(), **facts}, indent=1)
         write_durably(self.job, text.encode() + b"\n")
+
+    def write_chain(self, facts: dict[str, Any]) -> None:
+        """Keep what the stages are, so that those which are not done can be submitted again."""
+        text = json.dumps({"submitted_at": time.time(), **facts}, indent=1)
+        write_durably(self.chain, text.encode() + b"\n")
 
     def job_id(self) -> str | None:
         """The number of the last job, None when there was none."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpcresume.config.durations import parse_duration
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.config.slurm_options import parse_time_limit, slurm_time
+from hpcresume.submit.lead import warning_lead
 
 __all__ = ["SbatchOption", "asked", "fixed"]
 
@@ -24,6 +24,7 @@ def asked(spec: JobSpec) -> list[SbatchOption]:
     """The options that a person chooses."""
     want = spec.resources
     limit = None if want.time is None else slurm_time(parse_time_limit(want.time))
+    least = None if want.time_min is None else slurm_time(parse_time_limit(want.time_min))
     values: list[tuple[str, str | int | None, str]] = [
         ("job-name", spec.name, "name"),
         ("partition", want.partition, "resources.partition"),
@@ -39,6 +40,7 @@ def asked(spec: JobSpec) -> list[SbatchOption]:
         ("mem", want.mem, "resources.mem"),
         ("mem-per-cpu", want.mem_per_cpu, "resources.mem_per_cpu"),
         ("time", limit, "resources.time"),
+        ("time-min", least, "resources.time_min"),
         ("constraint", want.constraint, "resources.constraint"),
         ("nodelist", want.nodelist, "resources.nodelist"),
         ("exclude", want.exclude, "resources.exclude"),
@@ -56,9 +58,8 @@ def asked(spec: JobSpec) -> list[SbatchOption]:
 
 def fixed(spec: JobSpec) -> list[SbatchOption]:
     """The options without which a job cannot come back: requeue, one log for all attempts, the warning."""
-    lead = round(parse_duration(spec.requeue.warning_lead))
     return [
         SbatchOption("requeue" if spec.requeue.enabled else "no-requeue", None, "requeue.enabled"),
         SbatchOption("open-mode", "append", "log"),
-        SbatchOption("signal", f"B:{spec.requeue.warning_signal}@{max(1, lead)}", "requeue.warning_lead"),
+        SbatchOption("signal", f"B:{spec.requeue.warning_signal}@{warning_lead(spec)}", "requeue.warning_lead"),
     ]

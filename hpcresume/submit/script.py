@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import msgspec
 
-from hpcresume.config.durations import parse_duration
 from hpcresume.config.job_spec import JobSpec
+from hpcresume.config.job_stages import run_variable
 from hpcresume.submit import quoting
-from hpcresume.submit.launch_words import requeue_words
+from hpcresume.submit.launch_words import requeue_words, time_words
+from hpcresume.submit.lead import warning_lead
 from hpcresume.submit.sbatch_options import asked, fixed
 
 __all__ = ["fill", "render", "set_up_lines"]
@@ -33,13 +35,22 @@ POLICY = {
 """Variables through which `hr.session` hears of the job's checkpoint section."""
 
 
-def render(spec: JobSpec, *, heading: str = "Made by `hpcresume render`.", plain: bool = False) -> str:
+def render(
+    spec: JobSpec,
+    *,
+    heading: str = "Made by `hpcresume render`.",
+    plain: bool = False,
+    stage: str = "",
+    after: Mapping[str, str] | None = None,
+) -> str:
     """The script of a job: bash for sbatch, or Python for submitit when the job is a function.
 
     Args:
         spec: a checked job.
         heading: the comment at the top.
         plain: for people who fill it in by hand: says where set-up goes.
+        stage: the name of the stage that the job is, "" for one that is none.
+        after: the stages that it waits for, by name, and the run of each.
 
     Raises:
         ConfigError: a value cannot stand in a script; the key is named.
@@ -56,9 +67,10 @@ def render(spec: JobSpec, *, heading: str = "Made by `hpcresume render`.", plain
         has_set_up=bool(set_up_lines(spec)),
         words=list(spec.words),
         dollars=_looks_like_expansion(spec),
-        launch_options=_launch_options(spec),
+        launch_options=_launch_options(spec, stage),
+        before=[(name, run_variable(name), run) for name, run in (after or {}).items()],
         warning_signal=spec.requeue.warning_signal,
-        warning_lead=max(1, round(parse_duration(spec.requeue.warning_lead))),
+        warning_lead=warning_lead(spec),
         job_lines=_job_lines(spec) if spec.function is not None else (),
     )
 
@@ -144,11 +156,12 @@ def _policy(spec: JobSpec) -> list[tuple[str, str, str]]:
     return [(name, str(value), field) for name, value, field in values if value is not None]
 
 
-def _launch_options(spec: JobSpec) -> str:
+def _launch_options(spec: JobSpec, stage: str) -> str:
     words: list[str] = []
     if spec.starter != "srun":
         words += ["--mpi", spec.starter]
     if spec.workers_per_node is not None:
         words += ["--workers-per-node", str(spec.workers_per_node)]
-    words += [quoting.shell_word(word, key) for word, key in requeue_words(spec.requeue)]
+    words += [quoting.shell_word(word, key) for word, key in [*requeue_words(spec.requeue), *time_words(spec)]]
+    words += [f"--stage={quoting.shell_word(stage, 'stages')}"] if stage else []
     return "".join(f" {word}" for word in words)

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import re
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from hpcresume.config.job_spec import JobSpec
-from hpcresume.errors import ConfigError, RunBusyError, RunDirectoryError
+from hpcresume.config.slurm_options import long_option
+from hpcresume.errors import ConfigError, RunBusyError, RunDirectoryError, SlurmError
 from hpcresume.io.hints import hint_for
+from hpcresume.io.users import user_name
+from hpcresume.slurm.filenames import file_name
+from hpcresume.slurm.sibling_list import GUARD, Sibling, guard_words, note_waiting, told_behind
 from hpcresume.slurm.submission import sbatch
 from hpcresume.submit.check import Check
-from hpcresume.submit.overriding import checked_options
+from hpcresume.submit.overriding import checked_options, exported
 from hpcresume.submit.preflight import preflight
 from hpcresume.submit.record import AtWork, Folder, at_work
 from hpcresume.submit.script import render
 
 __all__ = ["Plan", "Submitted", "plan_submission", "submit_plan"]
 
+_OF_THE_FIRST = frozenset({"hold", "begin", "dependency", "export"})
+"""Options of sbatch that are about when the job itself starts, or are said anew for its guard."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A submission that has not happened: the script, and what the preflight found."""
+    """A submission that has not happened: the script, what the preflight found, and what else is to be recorded."""
 
     spec: JobSpec
     script: str
     checks: tuple[Check, ...]
     options: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -111,6 +118,7 @@ def submit_plan(
         _keep_script(folder, plan.script)
         job_id = submit_function(plan.spec) if plan.spec.function else submit(folder.script, plan.options)
         notes += _keep_number(folder, plan, job_id)
+        notes += _leave_guard(folder, plan, job_id, submit)
     return _submitted(plan.spec, job_id, tuple(notes))
 
 
@@ -124,13 +132,31 @@ def _keep_script(folder: Folder, script: str) -> None:
 
 def _keep_number(folder: Folder, plan: Plan, job_id: str) -> list[str]:
     """The job is in the queue now: whatever happens here, its number must come out."""
-    facts = {"spec": msgspec.to_builtins(plan.spec), "options": list(plan.options), "directory": os.getcwd()}
+    facts = {"spec": msgspec.to_builtins(plan.spec), "options": list(plan.options), "directory": os.getcwd(),
+             **plan.facts}  # fmt: skip
     try:
         folder.write_job(job_id, facts)
     except OSError as error:
         reason = error.strerror or str(error)
         return [f"{folder.job} cannot be written ({reason}): the next submission will not see job {job_id}"]
     return []
+
+
+def _leave_guard(folder: Folder, plan: Plan, job_id: str, submit: Callable[[Path, Sequence[str]], str]) -> list[str]:
+    """Where one is wished for, a guard behind the job before its first script runs: nobody else could leave one then.
+
+    The tasks of an array, and functions, get theirs, if any, from those who run them.
+    """
+    if plan.spec.requeue.guard is not True or plan.spec.resources.array is not None or plan.spec.function is not None:
+        return []
+    told = told_behind(exported(plan.spec, plan.options, os.environ), GUARD, job_id)
+    options = [word for word in plan.options if long_option(word).removeprefix("--") not in _OF_THE_FIRST]
+    try:
+        guard = submit(folder.script, [*options, *guard_words(job_id), told])
+    except SlurmError as error:
+        return [f"no guard stands behind job {job_id}: {error.what}"]
+    note_waiting(folder.root.parent, Sibling(guard, GUARD, job_id))
+    return [f"job {guard} stands behind it (requeue.guard), and is gone when it is done"]
 
 
 def _refuse(plan: Plan) -> None:
@@ -158,9 +184,7 @@ def _log(spec: JobSpec, job_id: str) -> str:
     if spec.function is not None:
         return f"{spec.run_directory}/submitit/{job_id}_0_log.out"
     pattern = spec.log or ("slurm-%A_%a.out" if spec.resources.array is not None else "slurm-%j.out")
-    known = {"%A": job_id, "%x": spec.name, "%%": "%"}
+    known = {"A": job_id, "x": spec.name, "u": user_name()}
     if spec.resources.array is None:
-        known["%j"] = job_id
-    if "%u" in pattern:
-        known["%u"] = getpass.getuser()
-    return re.sub(r"%[A-Za-z%]", lambda match: known.get(match[0], match[0]), pattern)
+        known["j"] = job_id
+    return file_name(pattern, known)

@@ -23,12 +23,12 @@ from hpcresume.config.job import check_job, load_job
 from hpcresume.config.job_nodes import quoted
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.errors import ConfigError, SlurmError
-from hpcresume.submit.launch_words import requeue_words
+from hpcresume.submit.launch_words import requeue_words, time_words
 from hpcresume.submit.private_folder import private_folder
 from hpcresume.submit.script import POLICY, set_up_lines
 from hpcresume.submit.submitit_parameters import local_parameters, slurm_options, slurm_parameters
 
-__all__ = ["CLUSTERS", "Request", "argument_sets", "prepared", "read_request", "submit_one"]
+__all__ = ["CLUSTERS", "Request", "argument_sets", "importable_name", "prepared", "read_request", "submit_one"]
 
 CLUSTERS = ("slurm", "local", "debug")
 _NO_SUBMITIT = "pip install 'hpcresume[submitit]'"
@@ -74,7 +74,10 @@ def read_request(
     """
     function: Any = None
     if isinstance(spec, str | os.PathLike):
-        spec = load_job(Path(spec), environ=os.environ).spec
+        loaded = load_job(Path(spec), environ=os.environ)
+        if loaded.stages:
+            raise ConfigError("stages go through sbatch", where=str(spec), hint=f"hpcresume submit {spec}")
+        spec = loaded.spec
     if isinstance(spec, JobSpec):
         spec = dict(msgspec.to_builtins(spec))
     given = _mapping(spec)
@@ -119,6 +122,14 @@ def _imported(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError("it is no function", where=f"function: {name}")
     return found  # type: ignore[no-any-return]
+
+
+def importable_name(function: Callable[..., Any]) -> str | None:
+    """`package.module:function` by which another process finds this very object; None when none does."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if not isinstance(module, str) or module == "__main__" or not str(name).isidentifier():
+        return None
+    return f"{module}:{name}" if getattr(sys.modules.get(module), str(name), None) is function else None
 
 
 def _written(folder: Path) -> Path:
@@ -232,7 +243,7 @@ def _launch(request: Request, tasks: int | None) -> str:
     requeue, ids = request.spec.requeue, "%A_%a" if array else "%j"
     logs = f"{request.folder}/{ids}_%t_log"
     words = [
-        *(word for word, _ in requeue_words(requeue)),
+        *(word for word, _ in [*requeue_words(requeue), *time_words(request.spec)]),
         f"--option=--output={logs}.out",
         f"--option=--error={logs}.err",
         "--option=--open-mode=append",

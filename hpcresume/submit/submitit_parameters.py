@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from hpcresume.config.durations import parse_duration
 from hpcresume.config.job_spec import JobSpec
 from hpcresume.config.slurm_options import parse_time_limit, slurm_time
+from hpcresume.submit.lead import warning_lead
 from hpcresume.submit.sbatch_options import asked
 
 __all__ = ["NEVER_MINUTES", "Parameter", "local_parameters", "slurm_options", "slurm_parameters"]
@@ -42,7 +42,7 @@ def slurm_parameters(spec: JobSpec, set_up: Sequence[str]) -> list[Parameter]:
         ("ntasks_per_node", want.ntasks_per_node, "resources.ntasks_per_node"),
         ("cpus_per_task", want.cpus_per_task, "resources.cpus_per_task"),
         ("time", None if limit is None else math.ceil(limit / 60), "resources.time"),
-        ("signal_delay_s", _lead(spec), "requeue.warning_lead"),
+        ("signal_delay_s", warning_lead(spec), "requeue.warning_lead"),
         ("use_srun", False, "starter"),
     ]
     found += [(option.name, option.value, option.field) for option in asked(spec) if option.name in _BY_NAME]
@@ -60,7 +60,7 @@ def slurm_options(spec: JobSpec) -> list[Parameter]:
     others = (option for option in asked(spec) if option.name not in _BY_NAME | _GENERAL)
     found += [(each.name, True if each.value is None else each.value, each.field) for each in others]
     # To the batch step, where the supervisor is; submitit's own form goes to the ranks.
-    found.append(("signal", f"B:{spec.requeue.warning_signal}@{_lead(spec)}", "requeue.warning_lead"))
+    found.append(("signal", f"B:{spec.requeue.warning_signal}@{warning_lead(spec)}", "requeue.warning_lead"))
     return found
 
 
@@ -89,7 +89,3 @@ def _gpus(spec: JobSpec) -> int | None:
 def _count(gpus: int | str) -> int:
     """`a100:4,v100:2` are six."""
     return gpus if isinstance(gpus, int) else sum(int(each) for each in re.findall(r"(?:^|:)([0-9]+)(?=,|$)", gpus))
-
-
-def _lead(spec: JobSpec) -> int:
-    return max(1, round(parse_duration(spec.requeue.warning_lead)))

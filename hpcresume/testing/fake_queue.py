@@ -35,6 +35,7 @@ class FakeJob:
         leaving: it is being ended; `gone` says when its processes are dead.
         comes_back: once they are, it waits again.
         starts: how often its script ran.
+        directory: where its script begins.
     """
 
     id: str
@@ -64,6 +65,7 @@ class FakeJob:
     comes_back: bool = False
     starts: int = 0
     options: tuple[str, ...] = field(default=())
+    directory: str = "/home/user"
 
     @property
     def over(self) -> bool:
@@ -138,7 +140,7 @@ class FakeQueue:
         self, script: str, *, name: str = "job", nodes: int | tuple[int, int] = 1, tasks_per_node: int = 1,
         partition: str | None = None, requeue: bool | None = None, comment: str = "", begin: float = 0.0,
         limit: float | None = None, excluded: Sequence[str] = (), depends: tuple[str, str] | None = None,
-        options: Sequence[str] = (),
+        options: Sequence[str] = (), directory: str = "/home/user",
     ) -> FakeJob:  # fmt: skip
         """A job in the queue. `limit` is its time limit in seconds, `begin` an instant."""
         self._number += 1
@@ -147,6 +149,7 @@ class FakeQueue:
             needs=nodes if isinstance(nodes, tuple) else (nodes, nodes), tasks_per_node=tasks_per_node,
             requeue=self.job_requeue if requeue is None else requeue, comment=comment, begin=begin, limit=limit,
             excluded=tuple(excluded), depends=depends, submitted=self.now, options=tuple(options),
+            directory=directory,
         )  # fmt: skip
         self.jobs[job.id] = job
         self.keep()

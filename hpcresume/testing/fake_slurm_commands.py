@@ -27,6 +27,7 @@ def environment_of(slurm: FakeQueue, job: FakeJob) -> dict[str, str]:
         "SLURM_TASKS_PER_NODE": f"{job.tasks_per_node}(x{len(job.nodes)})",
         "SLURMD_NODENAME": job.nodes[0] if job.nodes else "",
         "SLURM_JOB_START_TIME": str(int(slurm.now)),
+        "SLURM_SUBMIT_DIR": "/home/user",
     }
     export = next((word for word in job.options if word.startswith("--export=")), "").partition("=")[2]
     found |= dict(word.partition("=")[::2] for word in export.split(",") if "=" in word)
@@ -76,6 +77,7 @@ def _record(job: FakeJob) -> str:
         "Reason": (job.held or job.reason).replace(" ", "_"),
         "Requeue": str(int(job.requeue)),
         "Restarts": str(job.restarts),
+        "ExitCode": f"{job.exit_code or 0}:0",
         "StartTime": _time(job.start),
         "EndTime": _time(job.end),
         "PreemptTime": _time(job.preempted_at, "None"),
@@ -174,7 +176,8 @@ def _squeue(slurm: FakeQueue, words: list[str]) -> Answer:
     job = slurm.seen(options.get("jobs", ""))
     if job is None:
         return _failed("slurm_load_jobs error: Invalid job id specified")
-    known = {"%T": job.state, "%i": job.id, "%k": job.comment or "(null)", "%r": job.held or job.reason}
+    known = {"%T": job.state, "%i": job.id, "%k": job.comment or "(null)", "%r": job.held or job.reason,
+             "%Z": job.directory}  # fmt: skip
     return Answer(0, known.get(options.get("format", "%T"), job.state) + "\n", "")
 
 
@@ -201,6 +204,7 @@ def _sbatch(slurm: FakeQueue, words: list[str]) -> Answer:
         begin=_instant(slurm, options["begin"]) if "begin" in options else 0.0,
         depends=(kind, other) if kind else None,
         options=words[1:-1],
+        directory=options.get("chdir", "/home/user"),
     )
     return Answer(0, f"{job.id}\n", "")
 

@@ -89,9 +89,9 @@ class ThreadWorld:
     def _wait_or_withdraw(self, current: _Round, rank: int, call: str) -> None:
         try:
             self._wait(current, rank, call)
-        except BaseException:
-            del current.brought[rank]  # else a late peer would complete a collective that failed here
-            raise
+        finally:
+            if not current.full:
+                del current.brought[rank]  # else a late peer would complete a collective that failed here
 
     def _wait(self, current: _Round, rank: int, call: str) -> None:
         end = time.monotonic() + self.timeout

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import hpcresume as hr
-from hpcresume.cli.output import age, printable
-from hpcresume.observe.figures import size
+from hpcresume.cli.output import printable
+from hpcresume.observe.figures import age, size
 from tests.cli.conftest import flip_bit
 from tests.support.users import unprivileged
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from hpcresume import errors
 from hpcresume.cli import main as module
+from hpcresume.cli.interrupts import Terminated
 from hpcresume.cli.main import VERBS, main
 from tests.support.mpi import child_environment
 
@@ -140,11 +142,36 @@ def test_a_traceback_is_shown_when_the_environment_asks_for_it(cli, verb, monkey
     assert ("Traceback" in cli("fail")[2]) is shown
 
 
-def test_an_interrupt_exits_with_130(cli, verb):
-    verb(KeyboardInterrupt())
-    code, _, err = cli("fail")
-    assert code == 130
-    assert "Traceback" not in err
+@pytest.mark.parametrize(
+    ("error", "code", "says"), [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")]
+)
+def test_what_ends_a_verb_from_outside_has_the_exit_code_that_shells_give_it(cli, verb, error, code, says):
+    verb(error())
+    assert cli("fail") == (code, "", f"\n{says}\n")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_before_the_command_line_is_imported_ends_it_without_a_traceback(tmp_path, ignored):
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(3)\n")
+    words = "trap '' INT; exec" if ignored else "exec"
+    command = ["sh", "-c", f"{words} {sys.executable} -m hpcresume ls run"]
+    env = {**child_environment(), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3 if ignored else -signal.SIGINT, "")
+
+
+def test_ctrl_c_is_python_s_own_again_when_a_verb_begins(tmp_path):
+    code = (
+        "import signal, hpcresume.cli.main as m; from hpcresume.__main__ import main\n"
+        "m.main = lambda: signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "raise SystemExit(7 if main() else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 7
+
+
+def test_a_mistyped_verb_is_answered_with_the_nearest_one(cli):
+    code, _, err = cli("statsu", "runs")
+    assert (code, err.splitlines()[0]) == (2, "error: No such verb 'statsu'; did you mean status?")
 
 
 def test_an_operating_system_error_says_which_file(cli, verb):

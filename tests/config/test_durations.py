@@ -28,6 +28,8 @@ def test_durations_are_read_as_people_write_them(text, seconds):
     ("text", "cadence"),
     [
         ("auto", Auto()), ("AUTO ", Auto()), ("20min", EverySeconds(1200)), ("500 steps", EverySteps(500)),
+        ("auto, at most 20min", Auto(1200)), ("Auto , at most 5 %", Auto(share=0.05)),
+        ("auto, at most 2.5%, at most 1h30m", Auto(5400, 0.025)),
         ("1 step", EverySteps(1)), ("10_000steps", EverySteps(10000)), ("10,000 steps", EverySteps(10000)),
     ],
 )  # fmt: skip
@@ -52,6 +54,8 @@ def test_a_bad_rhythm_is_answered_with_the_nearest_valid_form(text, nearest):
 
 @pytest.mark.parametrize(
     "text", ["", "never", "0 steps", "0s", "nan", "inf", "infs", "nans", "1e9s", "5 parsecs", "steps", None, True,
+             "auto at most 20min", "auto, 20min", "auto, at most", "auto,", "auto, at most 0%", "auto, at most 90%",
+             "auto, at most 5%, at most 6%", "auto, at most 5min, at most 6min", "auto, at most 0s", "auto-matic",
              [], 0, -3, math.nan, math.inf, "20min 5", "5 min steps", "9" * 400 + "h", "²0s"],
 )  # fmt: skip
 def test_nonsense_is_refused_with_the_forms_that_are_valid(text):

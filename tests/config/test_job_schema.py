@@ -18,8 +18,11 @@ ONLY_OURS = (
     "given twice", "the tag", "no YAML", "neither a", "and a function", "no shell runs it", "cannot be split",
     "is empty", "is not for here", "exclude each other", "is not shorter", "bash lets nobody", "is for torchrun",
     "torchrun's agent", "torchrun starts", "hides Slurm", "is for commands", "has no unit", "no duration",
-    "neither a time", "is a folder's name", "is no bind", "another bind", ">- instead of >",
+    "neither a time", "is no rhythm", "makes do with less", "is longer than resources.time",
+    "not the absence of a limit", "is a folder's name", "is no bind", "another bind", ">- instead of >",
     "environment.variables.", "all tasks of the array",
+    "there is no stage", "wait for itself", "a circle", "is too like", "a run has a folder",
+    "an array cannot be a stage",
 )  # fmt: skip
 """What holds between values, grammars, and YAML itself: no schema can say it."""
 
@@ -28,6 +31,7 @@ GOOD = [
     "name: a\ncommand: [x, y]\nresources:\nenvironment: {modules: , variables: {A: 1, B: true, C: x, D: 1.5}}\n",
     "name: a\nfunction: a.b:c\nargs: [1, {x: [2]}]\nkwargs: {lr: 0.1}\n",
     "name: a b\ncommand: x\nresources: {gpus_per_node: 4, gpus_per_task: 'a100:1', mem: '0', array: 0-9:2%3}\n",
+    "name: a\nresources: {nodes: 2}\nstages:\n  b: {command: x}\n  c: {after: b, command: y, resources:}\n",
     "name: ünï\ncommand: x\ncontainer: {image: a.sif, binds: [/a], options: [--nv]}\nrequeue: {enabled: false}\n",
 ]
 

@@ -81,7 +81,7 @@ def test_one_entry_of_a_mapping_can_be_set_and_the_others_stay():
         (["name=\udcff"], "--set name: name: is no valid UTF-8"),
         (["environment.variables.1=4"], "--set environment.variables.1: environment.variables.1: unknown key"),
         (["args=!!python/object:x 1"], "--set args: args: the tag"),
-        (["stages=[a]"], "--set stages: stages: stages come later"),
+        (["stages=[a]"], "--set stages: stages: stages stand in a job file"),
     ],
 )
 def test_a_wrong_setting_is_named(sets, said):

@@ -134,6 +134,69 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
     assert load_job(tmp_path / "bom").spec.name == "a"
 
 
+STAGES = """\
+name: gpt
+resources: {time: 4h, partition: gpu}
+environment: {variables: {A: top, B: top}}
+stages:
+  evaluate: {after: [train, prepare], command: python evaluate.py}
+  train:
+    after: prepare
+    command: python train.py
+    resources: {nodes: 4}
+    environment: {variables: {B: train}}
+  prepare: {command: python prepare.py, resources: {time: 10min}}
+"""
+
+
+def test_stages_are_jobs_of_their_own_below_what_the_file_says_for_all():
+    job = read_job(STAGES)
+    assert [(each.name, each.after) for each in job.stages] == [
+        ("prepare", ()), ("train", ("prepare",)), ("evaluate", ("train", "prepare"))
+    ]  # fmt: skip
+    prepare, train, evaluate = (each.spec for each in job.stages)
+    assert [s.name for s in (prepare, train, evaluate)] == ["gpt-prepare", "gpt-train", "gpt-evaluate"]
+    assert [s.run_directory for s in (prepare, train)] == ["runs/gpt/prepare", "runs/gpt/train"]
+    assert [s.resources.time for s in (prepare, train, evaluate)] == ["10min", "4h", "4h"]
+    assert [s.resources.nodes for s in (prepare, train, evaluate)] == [1, 4, 1]
+    assert train.environment.variables == {"A": "top", "B": "train"}
+    assert evaluate.resources.partition == "gpu"
+
+
+def test_variables_and_options_win_over_all_stages_and_an_option_for_one_stage_over_them():
+    job = read_job(STAGES, environ={"HPCRESUME_JOB_RESOURCES_NODES": "2"}, sets=["stages.train.resources.nodes=8"])
+    assert [each.spec.resources.nodes for each in job.stages] == [2, 8, 2]
+    said = {each.key: each for each in job.settings}
+    found = said["stages.train.resources.nodes"]
+    assert (found.source, [value for _, value in found.overrode]) == ("--set stages.train.resources.nodes", [4, 2])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("stages.trian.log=x", "--set stages.trian.log: stages.trian: there is no stage 'trian' (try: train)"),
+        ("stages.train.resources.nods=2",
+         "--set stages.train.resources.nods: stages.train.resources.nods: unknown key (try: nodes)"),
+        ("stages.train.starter=sruun",
+         "--set stages.train.starter: stages.train.starter: 'sruun' is none of srun, torchrun, mpiexec (try: srun)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_for_one_stage_is_named(assignment, said):
+    assert problems(STAGES, sets=[assignment]) == [said]
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (2, 2, 2), (1, 5, 1)])
+def test_a_graph_comes_in_an_order_in_which_each_stage_stands_behind_those_that_it_waits_for(sizes):
+    layers = [[f"s{i}x{j}" for j in range(size)] for i, size in enumerate(sizes)]
+    lines = [f"  {name}: {{command: x, after: [{', '.join(layers[i - 1]) if i else ''}]}}"
+             for i, layer in enumerate(layers) for name in layer]  # fmt: skip
+    for order in (lines, lines[::-1]):
+        stages = read_job("name: a\nstages:\n" + "\n".join(order)).stages
+        places = {each.name: index for index, each in enumerate(stages)}
+        assert len(places) == sum(sizes)
+        assert all(places[other] < places[each.name] for each in stages for other in each.after)
+
+
 KEYS = st.sampled_from([path.rpartition(".")[2] for path in leaves()])
 SCALARS = st.one_of(st.text(max_size=8), st.integers(), st.booleans(), st.none(), st.floats(), st.just("&a *a"))
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))

@@ -55,7 +55,7 @@ def test_what_is_no_time_limit(text):
         ("--parsable", ""),
         ("--gpus=8", None),
         ("--mem-bind=local", None),
-        ("--time-min=1", None),
+        ("--time-min=1", "resources.time_min"),
         ("--mail-type=END", None),
         ("--dependency=singleton", None),
         ("--comment=x", None),

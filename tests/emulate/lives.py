@@ -55,7 +55,7 @@ def throttle(bench: Bench, folder: Path) -> None:
     bench.command("scontrol", "requeue", f"{job}_1")
     final(bench, f"{job}_2", "RUNNING")
     waiting = show(bench, f"{job}_1")
-    assert (waiting["JobState"], waiting["Restarts"]) == ("PENDING", "1")
+    assert (waiting["JobState"], waiting["Restarts"], waiting["ArrayTaskThrottle"]) == ("PENDING", "1", "1")
     bench.command("scancel", job)
 
 

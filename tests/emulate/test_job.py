@@ -234,7 +234,7 @@ def test_whatever_ends_the_emulator_ends_the_job(tmp_path, number):
         wait_until(lambda: (tmp_path / "attempts/0001/progress").exists())
         process.send_signal(number)
         process.communicate(timeout=30)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     assert left_behind("HPCRESUME_TEST_MARK", str(os.getpid()), seconds=10) == []
 
 

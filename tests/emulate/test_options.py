@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hpcresume.config.timetable import SignalPlan, parse_signal
 from hpcresume.emulate.commands.call import ScriptText
 from hpcresume.emulate.dependencies import Dependency, Fate, Met, judge, parse_dependency
-from hpcresume.emulate.filenames import file_name
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import compress, expand
 from hpcresume.emulate.nodes import Node, Partition, choose
@@ -24,6 +23,7 @@ from hpcresume.emulate.script import directives
 from hpcresume.emulate.settings import parse_partition
 from hpcresume.emulate.slurm_time import limit_text, parse_begin, parse_limit, used_text
 from hpcresume.errors import ConfigError
+from hpcresume.slurm.filenames import file_name
 
 
 @pytest.mark.parametrize(

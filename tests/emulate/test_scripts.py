@@ -68,6 +68,14 @@ def test_a_file_that_nothing_could_start_is_named_and_what_to_type_instead(tmp_p
     assert "-- python train.py" in done.stderr
 
 
+def test_a_mistyped_word_of_ours_is_not_run_as_a_command(tmp_path):
+    done = run("emulate", "kil-rank", "12", "0", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "did you mean hpcresume emulate kill-rank?" in done.stderr
+    (tmp_path / "kil-rank").write_text("#!/bin/sh\necho mine\n")
+    assert run("emulate", "--dry-run", "kil-rank", cwd=tmp_path).returncode == 0, "it is a script of the user's"
+
+
 # ---- where commands are found
 
 

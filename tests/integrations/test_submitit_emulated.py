@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -180,3 +181,37 @@ def test_a_cancelled_job_says_so_and_does_not_come_back(tmp_path, cluster):
         job.results()
     ends = [line for line in ledger(tmp_path / "run", 1) if line["event"] in ("cause", "requeue")]
     assert [line.get("cause") for line in ends] == ["operator"], "the requeue of a cancelled job must not be asked for"
+
+
+def lost_before(run: Path, count: int) -> None:
+    """As if so many attempts before the present one had been lost with their nodes, and had committed nothing."""
+    number = count + 1
+    (run / "attempts/0001").rename(run / f"attempts/{number:04d}")
+    for each in range(1, number):
+        attempt = run / "attempts" / f"{each:04d}"
+        attempt.mkdir()
+        ended = {"t": 1.0, "event": "ended", "cause": "node-failure", "committed": None}
+        (attempt / "supervisor.jsonl").write_text(json.dumps(ended) + "\n")
+
+
+@pytest.mark.full
+def test_a_resumable_whose_attempts_are_lost_again_and_again_is_held_in_the_queue_until_somebody_releases_it(
+    tmp_path, cluster
+):
+    """Nobody of ours outlives such an attempt: the next start holds the job, before it trains."""
+    run = tmp_path / "run"
+    executor = submitit.AutoExecutor(tmp_path / "jobs", cluster="slurm")
+    executor.update_parameters(timeout_min=5)
+    job = executor.submit(hr.Resumable(trainings.train, run=run), steps=60, out=str(tmp_path), seconds=0.05)
+    wait_until(lambda: steps_of(tmp_path) > 2, 60)
+    (rank,) = {json.loads(line)["pid"] for line in (tmp_path / "rank-0.jsonl").read_text().splitlines()}
+    os.kill(rank, signal.SIGSTOP)  # it must not see its own attempt renamed
+    lost_before(run, 5)
+    cluster.kill_node(cluster.run("squeue", "-h", "-j", job.job_id, "-o", "%N").stdout.strip())
+    wait_until(lambda: "held" in cluster.run("squeue", "-h", "-j", job.job_id, "-o", "%r").stdout, 60)
+    assert not job.paths.result_pickle.exists(), job.exception()
+    comment = cluster.run("squeue", "-h", "-j", job.job_id, "-o", "%k").stdout
+    assert "5 attempts ended by node-failure without checkpoint progress" in comment
+    cluster.run("scontrol", "release", job.job_id)
+    wait_until(lambda: job.paths.result_pickle.exists(), 90)
+    assert job.result()["sum"] == expected(60), job.stderr()

@@ -56,6 +56,18 @@ def test_ranks_that_are_killed_before_any_session_are_held_after_the_budget(tmp_
     assert decisions == [Decision.COME_BACK, Decision.COME_BACK, Decision.HOLD]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_job_of_another_cluster_or_of_another_run_with_the_same_number_does_not_count(known: bool, tmp_path: Path):
+    """Clusters that share their users' home number their jobs alike; so does each small one that a test starts."""
+    first, second = (tmp_path / name if known else None for name in ("a", "b"))
+    here = replace(job(0), cluster="one", submit_dir=tmp_path / "a")
+    note_barren_start(first, here, CRASHED)
+    later = replace(here, restart_count=1)
+    assert len(barren_starts(first, later)) == 1
+    assert barren_starts(first, replace(later, cluster="two")) == ()
+    assert barren_starts(second, replace(later, submit_dir=tmp_path / "b")) == ()
+
+
 def test_outside_slurm_nothing_is_written(tmp_path: Path) -> None:
     note_barren_start(None, replace(job(0), job_id=None), CRASHED)
     assert not (tmp_path / "state").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from hpcresume.policy.job_facts import JobFacts
 NOW = 1_700_000_000.0
 USR1 = SignalReceived(int(signal.SIGUSR1), NOW)
 TERM = SignalReceived(int(signal.SIGTERM), NOW + 1)
+EARLY_TERM = SignalReceived(int(signal.SIGTERM), NOW - 0.01)
+TERM_OF_RANKS = SignalReceived(int(signal.SIGTERM), NOW + 0.95)
 BACK = SessionDecision(Decision.COME_BACK, "warned", 40, "g000000000040-a0001")
 STORAGE = SessionDecision(Decision.HOLD, "10 saves failed", 40, cause_hint=Cause.STORAGE)
 DONE = SessionDecision(Decision.DONE, "all steps done", 100)
@@ -31,6 +34,14 @@ ENDED_BY_REQUEUE = JobFacts("COMPLETING", "None", restarts=1, start=NOW)
 ENDED_BY_PREEMPTION = JobFacts("COMPLETING", "None", restarts=1, start=NOW)
 NODE_SILENT = JobFacts("RUNNING", start=NOW - 600, end=NOW + 86400, down_nodes=("n2",))
 ENDED_BY_NODE = JobFacts("COMPLETING", "None", restarts=1, start=NOW, down_nodes=("n2",))
+# As 22.05 showed them after a script without a trap had died of the warning.
+SCRIPT_DIED = JobFacts("COMPLETING", "JobLaunchFailure", start=NOW - 60, end=NOW, killed_by=10)
+SCRIPT_DIED_PREEMPTED = replace(SCRIPT_DIED, preempted_at=NOW)
+# Of a script that says when and whom to warn.
+ASKED_60 = replace(NEAR_LIMIT, end=NOW + 600, warning_lead=60.0)
+ASKED_600 = replace(NEAR_LIMIT, end=NOW + 600, warning_lead=600.0)
+ASKED_BATCH = replace(NEAR_LIMIT, warning_lead=60.0, warns_batch=True)
+UNANSWERED = JobFacts("RUNNING", start=NOW - 600, end=NOW + 86400, silent_nodes=("n2",))
 OOM = JobFacts("OUT_OF_MEMORY", "OutOfMemory")
 LEAVING = JobFacts("COMPLETING", end=NOW)
 BUG = Raised("ValueError", "bad loss", 2, 17)
@@ -84,7 +95,38 @@ FULL = Raised("NoSpaceError", "the filesystem is full", 0, 17)
         (Evidence(child=FAILED), Cause.CRASH),
         (Evidence(claimed=True, decision=STORAGE, child=CLEAN), Cause.STORAGE),
         (Evidence(claimed=True, child=FAILED, raised=FULL), Cause.STORAGE),
-        (Evidence(claimed=True, child=CLEAN), Cause.UNKNOWN),
+        (Evidence(claimed=True, child=ChildExit(71), stuck="rank 2 hangs in a save", job=(RUNNING,)), Cause.STORAGE),
+        (Evidence(claimed=True, child=ChildExit(71), stuck="rank 2 hangs", job=(NODE_SILENT,)), Cause.NODE_FAILURE),
+        (
+            Evidence(claimed=True, child=ChildExit(71), stuck="rank 2 hangs", job=(PREEMPTED,), signals=(USR1,)),
+            Cause.PREEMPTED,
+        ),
+        (Evidence(claimed=True, child=ChildExit(71), job=(RUNNING,)), Cause.CRASH),
+        (Evidence(claimed=True, decision=BACK, signals=(TERM,), job=(SCRIPT_DIED,)), Cause.OPERATOR),
+        (Evidence(claimed=True, decision=BACK, signals=(TERM,), job=(SCRIPT_DIED_PREEMPTED,)), Cause.PREEMPTED),
+        (
+            Evidence(claimed=True, rank_warnings=(TERM_OF_RANKS,), signals=(TERM,), job=(ENDED_BY_REQUEUE,)),
+            Cause.OPERATOR,
+        ),
+        (
+            Evidence(claimed=True, rank_warnings=(EARLY_TERM,), signals=(USR1, TERM), job=(ENDED_BY_PREEMPTION,)),
+            Cause.PREEMPTED,
+        ),
+        (Evidence(claimed=True, child=CLEAN, kind="srun"), Cause.CRASH),
+        (Evidence(claimed=True, child=CLEAN, kind="mpiexec"), Cause.UNKNOWN),
+        (Evidence(claimed=True, child=CLEAN, kind="mpiexec", job=(UNANSWERED,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=CLEAN, child_at=NOW, signals=(TERM,), job=(ENDED_BY_SCANCEL,)), Cause.OPERATOR),
+        (Evidence(claimed=True, child=CLEAN, child_at=NOW, signals=(TERM,), job=(ENDED_BY_REQUEUE,)), Cause.OPERATOR),
+        (Evidence(claimed=True, decision=BACK, child=CLEAN, signals=(USR1,), job=(ASKED_60,)), Cause.OPERATOR),
+        (Evidence(claimed=True, decision=BACK, child=CLEAN, signals=(USR1,), job=(ASKED_600,)), Cause.WALLTIME),
+        (Evidence(claimed=True, decision=BACK, child=CLEAN, rank_warnings=(USR1,), job=(ASKED_BATCH,)), Cause.OPERATOR),
+        (Evidence(claimed=True, decision=BACK, child=CLEAN, signals=(USR1,), job=(ASKED_BATCH,)), Cause.WALLTIME),
+        (Evidence(claimed=True, decision=BACK, child=CLEAN, clock=USR1, job=(ASKED_60,)), Cause.WALLTIME),
+        (Evidence(claimed=True, child=FAILED, job=(UNANSWERED,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(UNANSWERED,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, decision=BACK, child=CLEAN, signals=(USR1,), job=(UNANSWERED,)), Cause.OPERATOR),
+        (Evidence(claimed=True, child=CLEAN, job=(PREEMPTED,)), Cause.PREEMPTED),
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(PREEMPTED,)), Cause.CRASH),
         (Evidence(), Cause.UNKNOWN),
     ],
 )

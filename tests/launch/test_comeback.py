@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from hpcresume.launch.hands import Hands
 from hpcresume.launch.notes import read_notes
 from hpcresume.launch.options import LaunchOptions
 from hpcresume.launch.rendezvous import Claimed
-from hpcresume.launch.sibling_list import read_siblings
 from hpcresume.model import EXIT_HOLD, Cause, Decision
 from hpcresume.policy.budgets import Budgets, PastAttempt
 from hpcresume.policy.cause import ChildExit, Ending, Evidence, SignalReceived
@@ -29,6 +28,7 @@ from hpcresume.policy.requeue import Verdict
 from hpcresume.policy.suspects import Exclusion
 from hpcresume.slurm.commands import Answer, down_nodes, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
+from hpcresume.slurm.sibling_list import read_siblings
 from hpcresume.testing.fake_slurm import FakeJob, FakeSlurm, environment_of
 
 BACK = Verdict(Decision.COME_BACK, True, 75, "comes back", barren=1)
@@ -94,6 +94,28 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 def updates(bench: Bench) -> list[str]:
     return [word for call in bench.slurm.calls if call[:2] == ("scontrol", "update") for word in call[3:]]
+
+
+# ---- the time limit
+
+
+@pytest.mark.parametrize(
+    ("limit", "least", "option", "words"),
+    [
+        (3600.0, 3600.0, "1-00:00:00", ["TimeLimit=1-00:00:00"]),
+        (86400.0, 3600.0, "1-00:00:00", []),
+        (3600.0, None, "1-00:00:00", []),
+        (3600.0, 3600.0, "", []),
+    ],
+    ids=["lowered", "not lowered", "without --time-min", "not named"],
+)
+def test_a_limit_that_slurm_has_lowered_is_raised_again_for_the_next_start(bench: Bench, limit, least, option, words):
+    evidence = bench.evidence()
+    lowered = replace(evidence, job=(replace(evidence.job[0], limit=limit, least=least),))
+    assert bench.ends(Cause.WALLTIME, evidence=lowered, time_limit=option) == Carried(back=True)
+    assert updates(bench) == words
+    verbs = [call[1] for call in bench.slurm.calls if call[0] == "scontrol"]
+    assert not words or verbs.index("requeue") < verbs.index("update"), "Slurm allows it only while the job waits"
 
 
 # ---- pauses
@@ -382,6 +404,83 @@ def test_where_the_cluster_requeues_nothing_another_job_goes_on(tmp_path: Path):
     assert 30 <= again.begin - bench.slurm.now <= 60
 
 
+def test_the_job_that_goes_on_begins_in_the_folder_of_this_one_wherever_it_was_submitted_from(tmp_path: Path):
+    bench = Bench(tmp_path, requeue=False, directory="/data/of ann")
+    bench.slurm.job_requeue = False
+    assert bench.slurm.jobs[str(bench.ends().resubmitted)].directory == "/data/of ann"
+    silent = Answer(1, "", "Unable to contact slurm controller (connect failure)\n")
+    bench.slurm.fault = lambda words: silent if "--format=%Z" in words else None
+    assert bench.slurm.jobs[str(bench.ends().resubmitted)].directory == "/home/user", "as far as can be known"
+
+
+def test_a_job_of_submitits_is_not_submitted_again_as_another_one(tmp_path: Path):
+    """submitit finds the function, and puts the results, by the number of the job that it submitted."""
+    bench = Bench(tmp_path, requeue=False)
+    bench.slurm.job_requeue = False
+    bench.job.script = "#!/bin/bash\nsrun python -u -m submitit.core._submit /jobs\n"
+    assert bench.ends() == Carried()
+    assert len(bench.slurm.jobs) == 1
+
+
+def test_where_scontrol_is_missing_a_preempted_job_waits_for_slurm_which_brings_it_back(bench: Bench):
+    """Inside of a container, say. Left before its end, the job would be over on Slurm before 24.05 (seen on 22.05),
+    and held after five times on newer ones (MaxBatchRequeue, slurm.conf(5))."""
+    evidence = bench.evidence()
+    bench.slurm.fault = lambda words: Answer(None, "", "FileNotFoundError: scontrol")
+    assert bench.ends(Cause.PREEMPTED, replace(BACK, barren=0), evidence=evidence) == Carried(awaits_end=True)
+    assert bench.ends(Cause.CRASH, evidence=evidence) == Carried(), "Slurm would not start that one again"
+    ending = replace(evidence, signals=(SignalReceived(15, 0.0),), child_at=1.0)
+    assert bench.ends(Cause.PREEMPTED, replace(BACK, barren=0), evidence=ending) == Carried(), "it is ending already"
+
+
+@pytest.mark.parametrize("verdict", [BACK, HOLD])
+def test_a_start_that_outlives_its_node_leaves_the_job_to_the_next_one(bench: Bench, verdict: Verdict):
+    """Split brain: its slurmd is dead, Slurm has started the job elsewhere, and scontrol would hit that start."""
+    before = bench.evidence()
+    bench.slurm.lose_node(bench.job.nodes[0])
+    bench.comes_back()
+    assert (bench.job.state, bench.job.restarts) == ("RUNNING", 1)
+    calls = len(bench.slurm.calls)
+    evidence = replace(bench.evidence(signals=()), restarts=0)
+    assert bench.ends(Cause.NODE_FAILURE, verdict, evidence) == Carried()
+    assert bench.ends(Cause.CRASH, verdict, replace(before, overtaken=True)) == Carried(), "the run says so, Slurm not"
+    assert bench.slurm.calls[calls + 2 :] == [], "nothing was asked of Slurm"
+    assert (bench.job.state, bench.job.restarts) == ("RUNNING", 1)
+
+
+@pytest.mark.parametrize("verdict", [BACK, HOLD])
+def test_a_start_that_was_cut_off_from_the_controller_looks_before_it_asks_again(bench: Bench, verdict: Verdict):
+    evidence, cut = bench.evidence(), bench.slurm.now + 600
+    away = Answer(1, "", "Unable to contact slurm controller (connect failure)\n")
+
+    def fault(words: Sequence[str]) -> Answer | None:
+        if bench.slurm.now >= cut and not bench.job.restarts:  # the network is back, and the job runs elsewhere
+            bench.slurm.lose_node(bench.job.nodes[0])
+            bench.comes_back()
+        return away if bench.slurm.now < cut else None
+
+    bench.slurm.fault = fault
+    assert bench.ends(Cause.CRASH, verdict, evidence) == Carried()
+    assert (bench.job.state, bench.job.restarts) == ("RUNNING", 1), "neither requeued nor held"
+
+
+def test_a_second_job_of_a_run_is_refused_and_disturbs_neither_the_first_nor_its_guard(bench: Bench):
+    bench.run.attempt(1).claim.write_text(json.dumps({"job_id": bench.job.id, "restart": 0}))
+    assert bench.admitted(guard=True).refused is None
+    second = bench.slurm.submit("#!/bin/sh\n", nodes=2)
+    assert second in bench.slurm.start_due()
+    refused = bench.admitted(second).refused
+    assert refused is not None
+    assert refused.exit_code == 73
+    assert f"job {bench.job.id} is still running attempt 1" in refused.reason
+    (guard,) = (each for each in bench.slurm.jobs.values() if each.depends)
+    assert guard.state == "PENDING"
+    assert bench.job.state == "RUNNING"
+    bench.slurm.finish(bench.job, 1)
+    bench.slurm.cancel(guard)
+    assert bench.admitted(second).refused is None
+
+
 def test_a_user_who_said_no_requeue_is_obeyed(tmp_path: Path):
     bench = Bench(tmp_path, requeue=False)
     assert bench.ends() == Carried()
@@ -462,11 +561,56 @@ def test_a_guard_has_nothing_to_do_when_its_job_ended_as_somebody_wanted(bench: 
         bench.ends(verdict=HOLD if end == "decided" else Verdict(Decision.DONE, False, 0, "done"), stay=False)
         assert guard.state == "CANCELLED"
         guard.state, guard.nodes = "RUNNING", ("n3",)  # as if it could not have been cancelled
-        bench.slurm.finish(bench.job, 77)
+        bench.slurm.finish(bench.job, 1)
     refused = bench.admitted(guard).refused
     assert refused is not None
     assert refused.exit_code == 0
     assert "nothing to start" in refused.reason
+
+
+@pytest.mark.parametrize(("code", "starts"), [(EXIT_HOLD, False), (1, True)])
+def test_a_guard_goes_by_the_exit_code_where_nothing_could_be_written_down(bench: Bench, code: int, starts: bool):
+    guard = guarded(bench)
+    bench.slurm.finish(bench.job, code)
+    bench.slurm.start_due()
+    refused = bench.admitted(guard).refused
+    assert (refused is None) == starts
+    assert starts or (refused is not None and f"exit code {EXIT_HOLD}" in refused.reason)
+
+
+@pytest.mark.parametrize(
+    ("job_requeue", "guard", "left"),
+    [(False, None, True), (False, False, False), (True, None, False), (True, True, True)],
+)
+def test_not_told_a_guard_is_left_where_the_cluster_never_requeues(bench: Bench, job_requeue, guard, left):
+    bench.slurm.job_requeue = job_requeue
+    assert bench.admitted(guard=guard).refused is None
+    assert [job.depends for job in bench.slurm.jobs.values() if job is not bench.job] == (
+        [("afternotok", bench.job.id)] if left else []
+    )
+
+
+@pytest.mark.parametrize(("guard", "comes_back"), [(None, True), (False, False)])
+def test_a_job_that_was_submitted_again_has_a_guard_before_its_script_runs(bench: Bench, guard, comes_back: bool):
+    bench.slurm.job_requeue = bench.job.requeue = False
+    number = bench.ends(guard=guard).resubmitted
+    bench.slurm.finish(bench.job, 75)
+    again = bench.slurm.jobs[str(number)]
+    assert bench.slurm.start_due() == [again]
+    bench.slurm.lose_script(again)
+    started = bench.slurm.start_due()
+    assert [job.depends for job in started] == ([("afternotok", number)] if comes_back else [])
+    assert all(bench.admitted(job, guard=guard).refused is None for job in started)
+
+
+def test_a_job_that_was_submitted_again_keeps_the_guard_that_it_got(bench: Bench):
+    bench.slurm.job_requeue = bench.job.requeue = False
+    number = bench.ends().resubmitted
+    bench.slurm.finish(bench.job, 75)
+    (again,) = bench.slurm.start_due()
+    assert bench.admitted(again).refused is None
+    waiting = [job for job in bench.slurm.jobs.values() if job.state == "PENDING"]
+    assert [job.depends for job in waiting] == [("afternotok", number)]
 
 
 def test_a_job_that_stands_behind_another_does_not_release_a_held_run(bench: Bench):

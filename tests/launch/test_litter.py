@@ -76,8 +76,10 @@ def dead_ones(folder: Path) -> Path:
 def test_only_what_is_surely_abandoned_is_removed(temporary, monkeypatch):
     (elsewhere, fresh, bare, gone) = (dead_ones(temporary) for _ in range(4))
     (elsewhere / OWNER).write_text("another-machine 1234\n")
-    (bare / OWNER).unlink()
-    for each in (elsewhere, bare, gone):
+    (bare / OWNER).rename(bare / "a file of somebody's")
+    empty = temporary / f"{PREFIX}empty"
+    empty.mkdir(mode=0o700)
+    for each in (elsewhere, bare, gone, empty):
         settle(each)
     link = temporary / f"{PREFIX}link"
     link.symlink_to(temporary.parent, target_is_directory=True)

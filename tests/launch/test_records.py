@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from hpcresume.errors import RunDirectoryError
+from hpcresume.io.files import Files, substituted
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.memory import memory_kills, new_memory_kills
 from hpcresume.launch.records import (
     close_predecessor,
     committed_step,
     last_decision,
+    lost_node,
     past_attempts,
     raised,
     rank_warnings,
+    stuck_in_files,
 )
 from hpcresume.launch.rendezvous import Rendezvous
 from hpcresume.model import Cause, Decision
@@ -93,6 +99,48 @@ def test_an_attempt_that_was_cut_off_is_closed_by_the_next_one(run, lines, claim
     assert (last["t"], last["told_by"], last["exit_code"]) == (150.0, 2, None)
 
 
+def test_an_attempt_whose_supervisor_could_write_nothing_ended_as_its_session_decided(run):
+    """Its file lay on a server that was away: neither is its node to blame, nor is that excluded."""
+    write(run.attempt(1).claim, {"job_id": "7"})
+    write(run.attempt(1).decision, {"decision": "come-back", "cause_hint": "storage"})
+    ended = close_predecessor(run, 2, restarted_job="7")
+    assert ended is not None
+    assert ended.cause is Cause.STORAGE
+    assert lost_node(run, 2) is None
+
+
+@pytest.mark.parametrize(
+    "torn", ['{"decision": "hold", "cause_hint": "storage"}', '{"decision": "come-back"}', "[1]", "{"]
+)
+def test_a_decision_that_tells_no_cause_leaves_the_lost_node(run, torn):
+    write(run.attempt(1).claim, {"job_id": "7"})
+    run.attempt(1).decision.write_text(torn)
+    ended = close_predecessor(run, 2, restarted_job="7")
+    assert ended is not None
+    assert ended.cause is Cause.NODE_FAILURE
+
+
+MISSING = {"event": "ranks-missing", "waiting_for": "save step 40", "seconds": 12.0, "missing": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "rank 2, 3 did not come out of 'save step 40' after 12 s"),
+        ({"waiting_for": "restore"}, "'restore'"),
+        ({"waiting_for": "vote"}, ""),
+        ({"waiting_for": "exit"}, ""),
+        ({"missing": None}, ""),
+        ({"missing": []}, ""),
+        ({"seconds": None}, "rank 2, 3 did not come out of 'save step 40':"),
+    ],
+)
+def test_ranks_that_hang_in_work_on_files_are_named_by_those_that_wait(run, changes, word):
+    write(run.attempt(1).rank_ledger(1), {"t": 1.0, **MISSING, **changes})
+    said = stuck_in_files(run.attempt(1))
+    assert (word in said) if word else said == ""
+
+
 def test_an_attempt_that_ended_is_not_closed_twice(run):
     supervised(run, 1, {"event": "ended", "cause": "crash", "committed": None})
     before = run.attempt(1).supervisor.read_bytes()
@@ -140,6 +188,52 @@ def test_a_launch_directory_lies_in_an_existing_run_where_every_node_sees_it(tmp
     assert not meeting.directory.exists()
 
 
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ENOSPC, errno.EROFS])
+def test_a_run_whose_filesystem_is_away_or_full_leaves_somebody_to_decide_about_it(
+    run, monkeypatch, tmp_path_factory, number
+):
+    """The job ended with code 73 and was lost, before the ranks were started that know what the storage says."""
+    run.run_json.write_text("{}")
+    (run.root / "launch").mkdir()
+    make = tempfile.mkdtemp
+
+    def refuse(suffix=None, prefix=None, dir=None):
+        if dir is not None and Path(dir).is_relative_to(run.root):
+            raise OSError(number, os.strerror(number), str(dir))
+        return make(suffix, prefix, dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    machine = tmp_path_factory.mktemp("machine")
+    monkeypatch.setattr(tempfile, "tempdir", str(machine))
+    meeting = Rendezvous.create(run.root, {})
+    assert meeting.directory.parent == machine
+    assert meeting.directory.stat().st_mode & 0o777 == 0o700
+    meeting.remove()
+    assert not meeting.directory.exists()
+
+
+def test_a_supervisor_leaves_no_word_on_a_filesystem_of_which_a_server_is_away(run, monkeypatch, tmp_path_factory):
+    """There a directory can be made and never renamed; and its files may hang, or not be seen (GlusterFS)."""
+
+    class Away(Files):
+        fired = 0
+
+        def rename(self, source, target):
+            self.fired += 1
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(source))
+
+    run.run_json.write_text("{}")
+    machine = tmp_path_factory.mktemp("machine")
+    monkeypatch.setattr(tempfile, "tempdir", str(machine))
+    away = Away()
+    with substituted(away):
+        meeting = Rendezvous.create(run.root, {})
+    assert away.fired == 1
+    assert meeting.directory.parent == machine
+    assert list((run.root / "launch").iterdir()) == []
+    meeting.remove()
+
+
 def test_no_place_for_the_launch_directory_is_a_typed_error(tmp_path):
     with pytest.raises(RunDirectoryError, match="no place"):
         Rendezvous.create(None, {"HPCRESUME_LAUNCH_PARENT": str(tmp_path / "missing")})
@@ -158,3 +252,12 @@ def test_the_kernels_kills_for_memory_are_counted_for_this_job(tmp_path):
     (line,) = new_memory_kills(before, memory_kills(cgroups, root))
     assert "killed 2 process(es) for memory" in line
     assert memory_kills(tmp_path / "missing", root) == {}
+
+
+def test_a_warning_that_came_together_with_the_end_was_sent_before_it(run: RunPaths) -> None:
+    """GraceTime=0: Slurm sends both within milliseconds, and the ranks may notice them in any order."""
+    heard = ["SIGUSR2", "SIGTERM"]
+    write(run.attempt(1).ledger, {"t": 2.0, "event": "warning", "signal": "SIGTERM", "rank": 1, "heard": heard})
+    warning, end = rank_warnings(run.attempt(1))
+    assert (warning.signal, end) == (12, SignalReceived(15, 2.0))
+    assert warning.at < end.at

@@ -1,11 +1,15 @@
 """Which attempt did what, and which of its steps count."""
 
+import json
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcresume.model import Cause
 from hpcresume.observe.curve import read_curve
-from hpcresume.observe.facts import AttemptFacts
+from hpcresume.observe.facts import AttemptFacts, read_facts
 from hpcresume.observe.history import assemble, read_history
 
 FLIPPED = {
@@ -168,3 +172,52 @@ def test_every_step_up_to_the_newest_is_owned_by_exactly_one_attempt(facts):
     for step in range(1, newest + 1):
         assert sum(a.owns(step) for a in history.attempts) == 1
     assert not any(a.owns(newest + 1) for a in history.attempts)
+
+
+def test_of_metrics_the_ends_tell_enough_however_long_they_are(written):
+    """A run of a million steps is listed and told about as soon as a short one."""
+    written.start(1, None)
+    written.steps(1, 1, 1)
+    metrics = written.run.attempt(1).metrics
+    with metrics.open("a") as file:
+        file.truncate(64 << 20)  # a hole: what is read of it would be 64 MiB of NULs
+        file.seek(0, 2)
+        file.write('\n{"step": 9, "t": 2000.0, "values": {"loss": 1.0}}\n{"step": 10, "t": 20')
+    written.progress(1, 0)
+    tracemalloc.start()
+    facts = read_facts(written.run, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (facts.began, facts.ended, facts.end_step) == (1000.1, 2000.0, 9)
+    assert peak < 4 << 20
+
+
+def note(written, attempt, rank, **fields):
+    """An exception that a rank other than 0 recorded."""
+    path = written.run.attempt(attempt).rank_ledger(rank)
+    path.write_text(json.dumps({"t": 1.0, "mono": 1.0, "event": "exception", "rank": rank, "step": 7, **fields}) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("raised", "cause"),
+    [("ValueError", Cause.CRASH), ("MemoryError", Cause.OUT_OF_MEMORY), ("NoSpaceError", Cause.STORAGE)],
+)
+def test_an_attempt_that_nobody_watched_ended_by_the_exception_of_any_rank(written, raised, cause):
+    written.event(1, "claimed")
+    written.start(1, None)
+    note(written, 1, 3, type=raised, message="no")
+    facts = read_facts(written.run, 1)
+    assert facts.cause is cause
+    assert facts.evidence[0] == f"{raised} on rank 3 at step 7: no"
+
+
+@pytest.mark.parametrize(("job", "cause"), [("9", Cause.NODE_FAILURE), ("10", Cause.UNKNOWN)])
+def test_an_attempt_that_another_start_of_its_job_has_overtaken_lost_its_node(written, job, cause):
+    written.event(1, "claimed", job_id="9")
+    written.start(1, None)
+    written.event(1, "exception", type="FencedError", message="attempt 2 has begun", rank=0, step=7)
+    written.start(2, None)
+    written.run.attempt(2).claim.write_text(json.dumps({"job_id": job}))
+    facts = read_facts(written.run, 1)
+    assert facts.cause is cause
+    assert "while this" in facts.evidence[0]

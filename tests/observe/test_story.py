@@ -89,6 +89,33 @@ def test_a_hold_that_a_person_lifted_stays_a_hold_in_the_story(written):
     assert "A person released it at" in text
 
 
+def test_what_the_clock_did_and_what_auto_chose_is_told(written):
+    written.run.attempt(1).root.mkdir()
+    written.start(1, None)
+    written.event(1, "claimed", world_size=2)
+    written.event(1, "fresh-start", total_steps=100)
+    written.event(1, "cadence", seconds=60.0, why="the first save measures what one costs", save_seconds=None)
+    written.event(1, "cadence", seconds=650.0, why="this loses least time", save_seconds=10.0, mean_time=21600.0)
+    written.supervisor(1, "lead", seconds=67.0, why="a save takes up to 20.0 s", end=2000.0)
+    assert "It had to be told 1 min 7 s before the end of its time: a save" in " ".join(
+        tell_story(written.run)[0].sentences
+    )
+    written.supervisor(1, "short-allocation", left=96.0, needed=97.0, setup=3504.0)
+    written.supervisor(1, "warning-by-clock", left=66.6, lead=67.0, why="a save takes up to 20.0 s", at=1004.0)
+    written.event(1, "warning", signal=10)
+    text = " ".join(tell_story(written.run)[0].sentences)
+    for part in (
+        "Its allocation had 1 min 36 s left after 58 min 24 s of set-up, and to begin,",
+        "and to save it takes 1 min 37 s.",
+        "It chose to save every 10 min 50 s (this loses least time): a save takes 10 s,",
+        "an end that costs work is to be expected every 6 h.",
+        "Our own clock told the ranks at ",
+        ", 1 min 7 s before the end of the allocation: a save takes up to 20.0 s.",
+    ):
+        assert part in text
+    assert "The ranks were warned by" not in text, "they were, by ourselves"
+
+
 def test_an_attempt_that_runs_and_one_that_left_no_word(written):
     written.start(1, None)
     written.event(1, "fresh-start")
@@ -126,11 +153,12 @@ values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=
                    st.text(max_size=20), st.lists(st.text(max_size=5), max_size=2))  # fmt: skip
 names = st.sampled_from(
     ["claimed", "saved", "save-failed", "ranks-missing", "warning", "stop", "exception", "warning-received", "slurm",
-     "ended", "child-exit", "decision", "requeue", "held", "resubmitted"]
+     "ended", "child-exit", "decision", "requeue", "held", "resubmitted", "cadence", "short-allocation",
+     "warning-by-clock"]
 )  # fmt: skip
 keys = st.sampled_from(["step", "signal", "at", "end", "preempted_at", "rank", "type", "message", "code", "reason",
                         "decision", "result", "detail", "told_by", "generation", "world_size", "seconds",
-                        "released"])  # fmt: skip
+                        "released", "save_seconds", "mean_time", "left", "needed", "setup", "why"])  # fmt: skip
 records = st.lists(
     st.builds(Record, st.floats(-1e12, 1e12), names, st.dictionaries(keys, values, max_size=5)), max_size=6
 )  # fmt: skip

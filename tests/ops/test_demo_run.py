@@ -190,7 +190,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_folder(tmp_path, number):
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in err
     gone, alive = psutil.wait_procs(met, timeout=20)
     assert alive == []

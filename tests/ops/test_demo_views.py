@@ -8,10 +8,11 @@ from rich.console import Console
 from hpcresume.model import Event
 from hpcresume.observe.follow import Update
 from hpcresume.observe.ledger_reader import MetricRecord, Record
+from hpcresume.observe.narrate import Line, narrate
 from hpcresume.ops.demo.board import Board
 from hpcresume.ops.demo.chart import Dot, chart
 from hpcresume.ops.demo.live import LiveView, render
-from hpcresume.ops.demo.narrate import Line, narrate, narrate_deed
+from hpcresume.ops.demo.narrate import narrate_deed
 from hpcresume.ops.demo.views import PlainView, Watching, choose_view
 
 BAD = {"generation": "g000000000075-a0002", "reason": "bad", "tensor": "model/w", "offset": 4096}

@@ -14,6 +14,7 @@ from hpcresume.observe.glance import glance
 from hpcresume.ops import overview
 from hpcresume.ops.requeueing import plan_restart
 from hpcresume.slurm.queue import QueuedJob
+from hpcresume.submit.record import Folder
 from tests.submit.scripts import stand_in
 from tests.support.many_runs import make_run
 
@@ -99,6 +100,33 @@ def test_a_refused_requeue_falls_back_to_the_recorded_submission_in_its_folder(t
     assert Path.cwd() != home
 
 
+def test_a_job_that_was_submitted_stays_so_though_it_cannot_be_recorded(tmp_path, slurm, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", 1, done=True)
+    submitted(run, "7", tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Folder, "write_job", full)
+    assert plan_restart(run, reopen_done=True).carry_out(never) == "99"
+    assert not (run / "DONE").exists(), "the job would find it and do nothing"
+    assert "will not see job 99" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_job_is_submitted_leaves_done_and_the_hold(tmp_path, slurm):
+    def interrupted(_spec):
+        raise KeyboardInterrupt
+
+    for name, facts in (("done", {"done": True}), ("held", {"hold": "3 crashes"})):
+        run = make_run(tmp_path / name, 1, **facts)
+        submitted(run, "7", tmp_path, spec={"name": "f", "function": "m:train"})
+        before = glance(run)
+        with pytest.raises(KeyboardInterrupt):
+            plan_restart(run, reopen_done=name == "done").carry_out(interrupted)
+        now = glance(run)
+        assert (now.done, now.done_facts, now.newest.decided) == (before.done, before.done_facts, before.newest.decided)
+
+
 def test_one_that_waits_is_left_alone_and_one_that_is_held_in_the_queue_released(tmp_path, slurm):
     run = make_run(tmp_path / "run", 1, job=7)
     slurm.queue = {"7": QueuedJob("7", "PENDING", "Priority")}
@@ -107,6 +135,15 @@ def test_one_that_waits_is_left_alone_and_one_that_is_held_in_the_queue_released
     slurm.queue = {"7": QueuedJob("7", "PENDING", "JobHeldUser")}
     assert plan_restart(run).carry_out(never) == "7"
     assert slurm.calls[0] == "scontrol release 7"
+
+
+def test_a_stage_that_is_opened_again_waits_for_no_job_of_old_and_stays_a_stage(tmp_path, slurm):
+    run = make_run(tmp_path / "train", 1, done=True)
+    waits = ["--qos=high", "--dependency=afterok:3", "--kill-on-invalid-dep=no"]
+    submitted(run, "7", tmp_path, stage="train", options=waits)
+    assert plan_restart(run, reopen_done=True).carry_out(never) == "99"
+    assert slurm.calls[0] == f"sbatch --parsable --qos=high {run}/submit/script.sbatch"
+    assert json.loads((run / "submit" / "job.json").read_text())["stage"] == "train"
 
 
 def test_a_finished_run_is_reopened_only_when_asked(tmp_path, slurm):

@@ -8,8 +8,9 @@ import pytest
 
 from hpcresume.checkpoint.attempts import Holder
 from hpcresume.model import Cause
+from hpcresume.observe.figures import span
 from hpcresume.observe.glance import Glance, Newest
-from hpcresume.ops.run_state import STATES, Known, judge, span
+from hpcresume.ops.run_state import STATES, Known, judge
 from hpcresume.slurm.queue import QueuedJob
 
 NOW = 1_000_000.0
@@ -44,6 +45,8 @@ TABLE = [
     (seen(done=True), known(job=job("PENDING")), "done", "ends without doing anything", "nothing"),
     (seen(), known(job=job("RUNNING", nodes="n[1-2]", start=NOW - 110, end=NOW + 3700)), "running",
      "job 12 on n[1-2], 1 h 1 min left", "nothing to do"),
+    (seen(newest=newest(lead=95.0)), known(job=job("RUNNING", nodes="n1", start=NOW - 110, end=NOW + 3700)), "running",
+     "job 12 on n1, 1 h 1 min left, told to save 1 min 35 s before the end", "nothing to do"),
     (seen(), known(job=job("RUNNING", start=NOW - 10)), "running", "is starting for 10 s: no rank has begun", "noth"),
     (seen(newest=None), known(job=job("CONFIGURING")), "running", "no rank has begun", "nothing to do"),
     (seen(newest=newest(warned=True)), known(job=job("RUNNING")), "running", "warned, it saves and stops", "nothing"),
@@ -53,6 +56,8 @@ TABLE = [
      "waits behind jobs of higher priority (Priority), expected to start in 2 h 5 min, at ", "starts by itself"),
     (seen(newest=None), known(job=job("PENDING", "QOSMaxJobsPerUserLimit")), "pending", "limit of its acc", "start"),
     (seen(newest=None), known(job=job("PENDING", "SomethingNew")), "pending", "waits (SomethingNew)", "starts by"),
+    (seen(newest=None), known(job=job("PENDING", "ReqNodeNotAvail, Reserved for maintenance")), "pending",
+     "job 12 waits for the end of a maintenance, into which it would run", "starts by itself"),
     (seen(newest=None), known(job=job("PENDING", "DependencyNeverSatisfied")), "pending", "never starts", "scontrol"),
     (seen(newest=ENDED), known(job=job("PENDING", "BeginTime")), "requeued",
      "waits for the time from which it may start (BeginTime); attempt 3 ended: preempted", "starts by itself"),

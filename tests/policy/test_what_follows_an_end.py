@@ -45,6 +45,8 @@ CANCELLED = Evidence(claimed=True, decision=BACK, child=ChildExit(0), signals=(T
 WARNED = Evidence(claimed=True, decision=BACK, child=ChildExit(0), signals=(USR1,), job=(JobFacts("RUNNING"),))
 REQUEUED = Evidence(claimed=True, decision=BACK, child=ChildExit(0), signals=(TERM,), child_at=NOW + 5,
                     job=(JobFacts("COMPLETING", restarts=1),))  # fmt: skip
+SCRIPT_DIED = replace(CANCELLED, job=(JobFacts("COMPLETING", "JobLaunchFailure", killed_by=10),))
+SCRIPT_DIED_PREEMPTED = replace(SCRIPT_DIED, job=(replace(SCRIPT_DIED.job[0], preempted_at=NOW),))
 FINISHED = Evidence(claimed=True, decision=SessionDecision(Decision.DONE, "all steps"), child=ChildExit(0))
 
 
@@ -100,6 +102,8 @@ TABLE = (
     Row("preempted for the thousandth time", PREEMPTED, "px1000"),
     Row("preempted after two crashes", PREEMPTED, "cx2"),
     Row("preempted, and no restarts are left", PREEMPTED, "cx2", restarts=1),
+    Row("preempted, and the script died of the warning", SCRIPT_DIED_PREEMPTED),
+    Row("warned by a person, and the script died of it", SCRIPT_DIED),
     # a bug
     Row("crashed", CRASH, pause=1),
     Row("crashed twice", CRASH, "c", pause=2),

@@ -23,12 +23,13 @@ from hpcresume.checkpoint.attempts import Holder, claim, newest_attempt, record_
 from hpcresume.checkpoint.history import lineage_names
 from hpcresume.comm.single import SingleRanks
 from hpcresume.errors import RunBusyError, RunDirectoryError, SlurmError
+from hpcresume.io.durable import append_line
 from hpcresume.io.paths import RunPaths, generation_name, parse_generation_name
 from hpcresume.launch.comeback import carry_out
 from hpcresume.launch.ending import conclude
 from hpcresume.launch.gate import MICRO_BATCHES, admit
 from hpcresume.launch.hands import Hands
-from hpcresume.launch.journal import Journal, append_line
+from hpcresume.launch.journal import Journal
 from hpcresume.launch.opening import open_record
 from hpcresume.launch.options import LaunchOptions
 from hpcresume.launch.rendezvous import Claimed
@@ -39,6 +40,7 @@ from hpcresume.policy.cause import ChildExit, Evidence, Raised, SessionDecision,
 from hpcresume.policy.fallback import Fallback
 from hpcresume.slurm.commands import Answer, down_nodes, job_alive, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
+from hpcresume.slurm.sibling_list import GUARD, Sibling, guard_words, note_waiting, told_behind
 from hpcresume.testing.fake_slurm import FakeJob, FakeSlurm, environment_of
 from tests.reliability.shared_files import SharedFiles
 
@@ -89,14 +91,14 @@ class Attempted:
 
 
 class Simulation:
-    """One seed.
+    """One seed, its run in the working directory.
 
     Attributes:
         starts: every start of every job of the run, as it really was.
         fired: what came about, counted: a simulation in which nothing goes wrong proves nothing.
     """
 
-    def __init__(self, seed: int, scratch: Path) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.now0 = 1_700_000_000.0
         lag, quiet = self.random.choice([0.0, 5.0, 30.0, 60.0]), self.random.random
@@ -109,9 +111,10 @@ class Simulation:
             exits_come_back=self.random.random() < 0.5,
             job_requeue=self.random.random() < 0.9,
         )
-        self.root = scratch / "run"
+        # Relative to the working directory: how long a run pauses depends on its name, and shall be the seed's alone.
+        self.root = Path("run")
         self.run = RunPaths(self.root)
-        self.run.run_json.parent.mkdir(parents=True)
+        self.root.mkdir()
         (self.root / "attempts").mkdir()
         (self.root / "generations").mkdir()
         self.run.run_json.write_text("{}")
@@ -158,7 +161,7 @@ class Simulation:
         most = draw.choice([1, 4, 16])
         return LaunchOptions(
             ("train",), run=self.root, budgets=Budgets(DEFAULT_LIMITS, draw.choice([None, None, 20]), most),
-            fallback=fallback, stay=draw.random() < 0.7, guard=draw.random() < 0.7,
+            fallback=fallback, stay=draw.random() < 0.7, guard=draw.choice([True, True, None, None, False]),
         )  # fmt: skip
 
     def _fault(self, words: Sequence[str]) -> Answer | None:
@@ -178,9 +181,16 @@ class Simulation:
 
     def play(self) -> None:
         """From the first submission until nothing more can happen."""
-        nodes = self.random.randint(1, 2)
-        self.slurm.submit("#!/bin/sh\n", nodes=nodes, requeue=False if self.user_says_no_requeue else None,
-                          excluded=["n1"] if self.random.random() < 0.1 else [], limit=7200.0)  # fmt: skip
+        given = {
+            "nodes": self.random.randint(1, 2), "requeue": False if self.user_says_no_requeue else None,
+            "excluded": ["n1"] if self.random.random() < 0.1 else [], "limit": 7200.0,
+        }  # fmt: skip
+        first = self.slurm.submit("#!/bin/sh\n", **given)
+        if self.options.guard:  # as `hpcresume submit` does
+            told = told_behind("ALL", GUARD, first.id)
+            guard = self.slurm.submit("#!/bin/sh\n", **given, depends=("afternotok", first.id),
+                                      options=[*guard_words(first.id), told])  # fmt: skip
+            note_waiting(self.root, Sibling(guard.id, GUARD, first.id))
         while self.slurm.now < self.now0 + HORIZON:
             while started := self.slurm.start_due():
                 for job in started:
@@ -277,7 +287,7 @@ class Simulation:
             return
         self.fired["smaller micro-batches"] += pieces > 1
         with self._looking(host):
-            open_record(journal, claimed, slurm, release=options.release)
+            open_record(journal, claimed, slurm, options)
         yield from self._train(job, start, options, slurm, hands, journal, claimed, pieces)
 
     def _claim(self, job: FakeJob, host: str, slurm: SlurmEnvironment, start: Attempted) -> Claimed | None:
@@ -507,20 +517,25 @@ class Simulation:
         return f"lost after {last.fate}"
 
     def _nobody_awake(self, last: Attempted) -> bool:
-        """Was the job lost with nobody of ours left to notice: no guard behind it, and its supervisor dead or never
-        begun? What `--guard` is for; and no guard can be left behind a job before its first script runs.
+        """Was the job lost with nobody of ours left to notice: its script never ran where nobody asked for a guard, or
+        two scripts in a row never ran, the guard's own too; or it died with its node where somebody wanted no guard?
         """
-        first = sum(start.job == last.job for start in self.starts) == 1
-        guarded = any(f"--dependency=afternotok:{last.job}" in job.options for job in self.slurm.jobs.values())
-        stopped = any(start.fate.startswith("at the start") for start in self.starts if start.job == last.job)
-        weather = self.character.storage or self.character.outages
-        assert guarded or first or stopped or weather or not self.options.guard
+        guard = self.options.guard
         if last.fate == "script-lost":
-            return first or not guarded
+            return not guard or self._stood_behind(last.job) or not self._could_guard(last.job)
         if "operator: come-back" in last.fate:  # ended by Slurm while the controller would not say why
-            return bool(self.character.outages) and not guarded
+            return bool(self.character.outages) and not guard
         vanished = last.fate in ("batch-node", "split-brain", "preempted-unheard")
-        return vanished and not self.slurm.jobs[last.job].requeue and not guarded
+        return (
+            vanished and not self.slurm.jobs[last.job].requeue and (guard is False or not self._could_guard(last.job))
+        )
+
+    def _stood_behind(self, job_id: str) -> bool:
+        return any("HPCRESUME_BEHIND=guard" in word for word in self.slurm.jobs[job_id].options)
+
+    def _could_guard(self, job_id: str) -> bool:
+        """Was there a moment at which a guard could be left: the controller and the run's files both in reach?"""
+        return not (self.character.outages or self.character.storage)
 
     def free_of_loops(self) -> int:
         """The longest row of starts without checkpoint progress that no budget let go for free."""
@@ -582,10 +597,12 @@ def main(seeds: Sequence[str]) -> None:
     for seed in map(int, seeds):
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["XDG_STATE_HOME"] = scratch
-            simulation = Simulation(seed, Path(scratch))
+            os.chdir(scratch)
+            simulation = Simulation(seed)
             simulation.play()
             found = simulation.verdict(), simulation.free_of_loops(), simulation.two_writers()
             print(f"seed {seed}: {found}\n{simulation.story()}\n{dict(simulation.fired)}")
+            os.chdir("/")
 
 
 if __name__ == "__main__":

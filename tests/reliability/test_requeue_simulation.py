@@ -47,7 +47,9 @@ def test_no_run_is_lost_none_loops_and_no_two_attempts_share_a_lineage(first: in
     ends, fired, longest = Counter[str](), Counter[str](), 0
     for seed in range(first, first + CHUNK):
         monkeypatch.setenv("XDG_STATE_HOME", str(scratch / f"state-{seed}"))
-        simulation = Simulation(seed, scratch / str(seed))
+        (scratch / str(seed)).mkdir()
+        monkeypatch.chdir(scratch / str(seed))
+        simulation = Simulation(seed)
         simulation.play()
         end, row, foreign = simulation.verdict(), simulation.free_of_loops(), simulation.two_writers()
         told = f"seed {seed}: {end}\n{simulation.story()}"

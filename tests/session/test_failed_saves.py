@@ -177,14 +177,14 @@ def test_a_full_disk_under_ledger_metrics_and_progress_ends_nothing(run):
     assert [json.loads(x)["values"] for x in lines if x] == [{"w": 3.0}]
 
 
-def test_an_attempt_that_a_newer_one_has_overtaken_commits_nothing_and_is_held(run):
+def test_an_attempt_that_a_newer_one_has_overtaken_commits_nothing_and_leaves_the_run_to_it(run):
     def overtake(s, step):
         if step == 1:
             (run / "attempts/0002").mkdir()
 
     with pytest.raises(FencedError):
         train(run, during=overtake)
-    assert decision(run, 1)["decision"] == "hold"
+    assert decision(run, 1)["decision"] == "come-back", "holding the job would hold the newer attempt's"
     assert os.listdir(run / "generations") == []
 
 

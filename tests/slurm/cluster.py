@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def root_2411() -> Path:
 
 
 @contextlib.contextmanager
-def running_cluster(base: Path, nodes: int = 2, root: Path | None = None) -> Iterator[Cluster]:
-    """A cluster for the block."""
-    with MiniSlurm(base, nodes=nodes, root=root) as mini:
+def running_cluster(base: Path, nodes: int = 2, root: Path | None = None, **settings: Any) -> Iterator[Cluster]:
+    """A cluster for the block; `settings` as `MiniSlurm` takes them."""
+    with MiniSlurm(base, nodes=nodes, root=root, **settings) as mini:
         yield Cluster(mini)

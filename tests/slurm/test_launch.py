@@ -21,15 +21,18 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 class Job:
     """A submitted training."""
 
-    def __init__(self, cluster: Cluster, out: Path, *options: str, pause: float = 0.05, mpi: str = "srun") -> None:
+    def __init__(
+        self, cluster: Cluster, out: Path, *options: str, pause: float = 0.05, mpi: str = "srun", before: str = "",
+        launch: str = "", requeue: str = "--requeue", program: Path = PROGRAM,
+    ) -> None:  # fmt: skip
         self.cluster, self.out, self.run = cluster, out, out / "run"
         script = out / "job.sh"
-        python, train = sys.executable, [str(PROGRAM), str(self.run), str(STEPS), str(out), str(pause)]
+        python, train = sys.executable, [str(program), str(self.run), str(STEPS), str(out), str(pause)]
         script.write_text(
             "#!/bin/bash\n"
-            "#SBATCH --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append\n"
-            f"cd {ROOT}\n"
-            f"exec {python} -m hpcresume launch --run {self.run} --mpi {mpi} -- {python} {' '.join(train)}\n"
+            f"#SBATCH --nodes=2 --ntasks-per-node=1 {requeue} --open-mode=append\n"
+            f"{before}\ncd {ROOT}\n"
+            f"exec {python} -m hpcresume launch --run {self.run} --mpi {mpi} {launch} -- {python} {' '.join(train)}\n"
         )
         self.log = out / "job.log"
         given = ("--signal=B:USR1@30", f"--output={self.log}", *options)

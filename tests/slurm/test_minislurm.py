@@ -35,6 +35,13 @@ def _slurm_is_here() -> None:
     skip_without_slurm()
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path, whatever pytest's own are called: unix sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="mini-") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(params=["root", "plain"])
 def user(request: pytest.FixtureRequest) -> str:
     """Who starts the cluster."""
@@ -157,6 +164,55 @@ def _until(condition, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < until, "too late"
         time.sleep(0.1)
+
+
+ON_NODE = """
+import sys
+from hpcresume.errors import ClusterError, ConfigError, SlurmError
+from hpcresume.testing import MiniSlurm
+with MiniSlurm(sys.argv[1], nodes=2) as cluster:
+    print(cluster.on_node("n2", "hostname").strip())
+    print(cluster.on_node("n2", "cat", "/proc/1/comm").strip())
+    for name, words in (("n3", ["true"]), ("n1", ["false"]), ("n1", ["no-such-program"])):
+        try:
+            cluster.on_node(name, *words)
+        except (ConfigError, SlurmError) as error:
+            print(type(error).__name__)
+    cluster.kill_node("n2")
+    try:
+        cluster.on_node("n2", "true")
+    except ClusterError as error:
+        print(error)
+"""
+
+
+def test_a_command_runs_on_a_node_beside_its_jobs_as_root_or_as_a_plain_user(user: str, place: Path) -> None:
+    command = [sys.executable, "-c", ON_NODE, str(place / "c")]
+    done = subprocess.run(
+        as_plain_user(command) if user == "plain" else command,
+        env=environment(), cwd="/", capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *said, off = done.stdout.splitlines()
+    assert said == ["n2", "sh", "ConfigError", "SlurmError", "SlurmError"]
+    assert "n2 is off" in off
+    assert "start_node" in off
+
+
+def test_what_is_mounted_on_a_node_is_seen_by_its_jobs_alone_and_goes_with_its_power(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with MiniSlurm(tmp_path / "c", nodes=2) as cluster:
+        cluster.on_node("n1", "mount", "-t", "tmpfs", "tmpfs", str(scratch))
+        cluster.command("srun", "-w", "n1", "touch", str(scratch / "mine"))
+        assert "mine" in cluster.command("srun", "-w", "n1", "ls", str(scratch))
+        assert cluster.command("srun", "-w", "n2", "ls", str(scratch)) == ""
+        assert list(scratch.iterdir()) == []
+        cluster.kill_node("n1")
+        cluster.start_node("n1")
+        assert cluster.on_node("n1", "ls", str(scratch)) == ""
 
 
 @pytest.mark.parametrize("moment", sampled([0.0, 0.05, 0.15, 0.25, 0.4], lambda moment: moment in (0.0, 0.25)))

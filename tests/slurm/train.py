@@ -1,4 +1,7 @@
-"""A small training for the cluster: numpy, a session, MPI ranks. python train.py RUN STEPS OUT [SECONDS_A_STEP]"""
+"""A small training for the cluster: numpy, a session, MPI ranks. python train.py RUN STEPS OUT [SECONDS_A_STEP]
+
+TRAIN_EVERY says how often it saves: never before it has to, unless told.
+"""
 
 import hashlib
 import json
@@ -17,7 +20,7 @@ def main(run: str, total: int, out: Path, pause: float) -> None:
     ranks = MpiRanks()
     weights, momentum = np.zeros(1000), np.zeros(1000)
     np.random.seed(100 + ranks.rank)
-    with hr.session(run, every="1000000 steps", comm=ranks, reaction=0) as s:
+    with hr.session(run, every=os.environ.get("TRAIN_EVERY", "1000000 steps"), comm=ranks, reaction=0) as s:
         s.track(weights=weights, momentum=momentum)
         for step in s.steps(total):
             gradient = np.random.standard_normal(1000)
@@ -28,7 +31,18 @@ def main(run: str, total: int, out: Path, pause: float) -> None:
             s.log(loss=float(np.abs(weights).sum()))
             if ranks.rank == 0:
                 with (out / "steps.jsonl").open("a") as lines:
-                    lines.write(json.dumps({"step": step, "pid": os.getpid(), "loss": weights.sum().hex()}) + "\n")
+                    lines.write(
+                        json.dumps(
+                            {
+                                "step": step,
+                                "pid": os.getpid(),
+                                "loss": weights.sum().hex(),
+                                "attempt": s.attempt,
+                                "t": time.time(),
+                            }
+                        )
+                        + "\n"
+                    )
             time.sleep(pause)
     digest = hashlib.sha256(weights.tobytes() + momentum.tobytes()).hexdigest()
     (out / f"final-{s_rank()}.json").write_text(json.dumps({"digest": digest}))

@@ -88,3 +88,16 @@ def test_garbage_gives_a_typed_error_or_facts_and_nothing_else(text):
             parse_job(candidate, "12")
         except SlurmError:
             continue
+
+
+def test_a_task_of_an_array_with_a_limit_is_read_like_any_other():
+    """`--array=0-9%2`: one field more, before the name."""
+    text = record(job_id="77 ArrayJobId=70 ArrayTaskId=3 ArrayTaskThrottle=2")
+    assert parse_job(text, "70_3", name="train").state == "RUNNING"
+    with pytest.raises(SlurmError):
+        parse_job(text, "70_4", name="train")
+
+
+def test_a_batch_script_that_died_of_a_signal_is_seen():
+    assert parse_job(record(), "12").killed_by is None
+    assert parse_job(record().replace("ExitCode=0:0", "ExitCode=0:10"), "12").killed_by == 10

@@ -125,7 +125,7 @@ def test_64_kib_of_text_in_a_field_are_read_and_cut():
 
 
 def test_a_busy_controller_is_asked_again(monkeypatch):
-    monkeypatch.setattr("hpcresume.slurm.queue.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("hpcresume.slurm.commands.PAUSES", (0.0, 0.0))
     squeue = FakeSqueue(RUNNING, answers=[Answer(1, "", "slurm_load_jobs error: Socket timed out")] * 2)
     assert "7" in ask_queue(["7"], execute=squeue)
     assert len(squeue.calls) == 3

@@ -17,6 +17,7 @@ resources:
   gres: shard:2
   mem: 480G
   time: 1-12:00
+  time_min: 2h
   partition: gpu,long
   account: my account
   qos: high

@@ -120,6 +120,7 @@ def test_the_supervisor_gets_everything_word_for_word(tmp_path):
         "hpcresume", "launch", "--max-restarts=20", "--max-crashes=5", "--when-held=end", "--pause=2min",
         "--exclude-for=6h", "--exclude-most=2", "--micro-batches=8", "--fallback-partition=gpu,cpu",
         "--fallback-nodes=1", "--fallback-failures=2", "--fallback-preemptions=7", "--fallback-waiting=4h", "--guard",
+        "--time-limit=1-12:00:00",
         "--run=/data/runs/gpt small", "--", "python", "train.py", "--text", "it's $HOME", "--lr", "3e-4",
     ]  # fmt: skip
     wanted = {

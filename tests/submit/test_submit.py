@@ -9,12 +9,18 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from hpcresume.cli.main import main
+from hpcresume.config.job_spec import JobSpec, Requeue
 from hpcresume.errors import SlurmError
+from hpcresume.slurm.sibling_list import read_siblings
 from hpcresume.slurm.submission import Partition, partition, queue_states, sbatch
+from hpcresume.submit.record import AtWork
+from hpcresume.submit.submission import Plan, submit_plan
 from tests.submit.cluster import PARTITION, FakeSlurm
 
 JOB = "name: a b\ncommand: python train.py\nresources: {nodes: 2, time: 1h}\n"
@@ -96,6 +102,39 @@ def test_json(slurm, call):
     assert {check["name"]: check["outcome"] for check in found["checks"]} == dict.fromkeys(
         ("run", "log", "command", "environment", "script", "partition"), "ok"
     )
+
+
+def test_a_guard_that_is_wished_for_stands_behind_the_job_before_its_script_runs(slurm, call, tmp_path):
+    code, out, err = call("--set", "requeue.guard=true", "--set", 'resources.options=["--export=ALL,A=1"]',
+                          "--", "--hold", "--nice=5")  # fmt: skip
+    assert code == 0, err
+    assert "job 4711 stands behind it" in out + err
+    run = tmp_path / "work" / "runs" / "a b"
+    assert slurm.calls("sbatch")[1] == [
+        "--parsable", "--nice=5", "--dependency=afternotok:4711", "--kill-on-invalid-dep=yes",
+        "--export=ALL,A=1,HPCRESUME_BEHIND=guard:4711", str(run / "submit" / "script.sbatch"),
+    ]  # fmt: skip
+    assert [(each.job_id, each.why, each.of) for each in read_siblings(run).waiting] == [("4711", "guard", "4711")]
+    assert call("--again", "--set", "requeue.guard=false")[0] == 0
+    assert len(slurm.calls("sbatch")) == 3
+
+
+def test_the_tasks_of_an_array_leave_their_own_guards(slurm, call):
+    assert call("--set", "requeue.guard=true", "--set", "resources.array=0-3")[0] == 0
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_guard_that_slurm_refuses_is_a_note_and_no_error(slurm, tmp_path):
+    spec = JobSpec(name="x", command="python train.py", requeue=Requeue(guard=True))
+
+    def submit(script: Path, options: Sequence[str]) -> str:
+        if options:
+            raise SlurmError("sbatch refused: QOSMaxSubmitJobPerUserLimit")
+        return "12"
+
+    sent = submit_plan(Plan(spec, "#!/bin/sh\n", ()), submit=submit, submit_function=str, work=lambda _: AtWork())
+    assert sent.job_id == "12"
+    assert any("QOSMaxSubmitJobPerUserLimit" in note for note in sent.notes)
 
 
 def test_further_options_go_to_sbatch_in_front_of_the_script(slurm, call):
@@ -494,6 +533,6 @@ def test_the_queue_is_asked_without_believing_everything(slurm):
 
 def test_a_partition_as_slurm_prints_it(slurm):
     slurm.answers("scontrol", PARTITION + PARTITION.replace("=low", "=high").replace("Default=YES", "Default=NO"))
-    assert partition(None) == Partition("low", True, True, 4, None, "1-00:00:00", 20)
-    assert partition("high") == Partition("high", True, False, 4, None, "1-00:00:00", 20)
+    assert partition(None) == Partition("low", True, True, 4, None, "1-00:00:00", 20, preempt_mode="REQUEUE")
+    assert partition("high") == Partition("high", True, False, 4, None, "1-00:00:00", 20, preempt_mode="REQUEUE")
     assert slurm.calls("scontrol")[-1] == ["--oneliner", "show", "partition", "high"]

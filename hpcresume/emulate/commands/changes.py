@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpcresume.emulate.controller import Controller
+from hpcresume.emulate.getopt_long import OptionError
 from hpcresume.emulate.hostlist import expand
 from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.slurm_time import parse_begin, parse_limit
@@ -105,6 +106,15 @@ def _set_priority(job: Job, text: str, _controller: Controller) -> None:
     job.priority = int(text) or job.priority
 
 
+def _set_dependency(job: Job, text: str, controller: Controller) -> None:
+    if job.running:
+        raise _Refused("Job is no longer pending execution")
+    try:
+        controller.wait_for(job, text)
+    except OptionError:
+        raise _Refused("Job dependency problem") from None
+
+
 _CHANGES: dict[str, Callable[[Job, str, Controller], None]] = {
     "timelimit": _set_limit,
     "requeue": _set_requeue,
@@ -117,5 +127,6 @@ _CHANGES: dict[str, Callable[[Job, str, Controller], None]] = {
     "admincomment": _set_shown("admin-comment"),
     "comment": _set_shown("comment"),
     "starttime": _set_begin,
+    "dependency": _set_dependency,
     "priority": _set_priority,
 }

@@ -7,8 +7,9 @@ import os
 import time
 
 from hpcresume.emulate.hostlist import compress, runs
-from hpcresume.emulate.jobs import Job, user_name
+from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.slurm_time import limit_text, stamp, used_text
+from hpcresume.io.users import user_name
 
 __all__ = ["STATES", "array_text", "group_name", "job_fields", "node_or_reason", "run_time"]
 
@@ -86,7 +87,7 @@ def job_fields(job: Job, shown_id: str = "") -> dict[str, str]:
         "command": request.command,
         "comment": shown.get("comment", "(null)"),
         "cpus": str(cpus),
-        "dependency": request.dependency if job.dependency else "(null)",
+        "dependency": _dependency(job),
         "endtime": stamp(job.end, "N/A"),
         "exit_code": f"{job.exit_code}:{job.killed_by}",
         "features": shown.get("constraint", "(null)"),
@@ -148,3 +149,11 @@ def job_fields(job: Job, shown_id: str = "") -> dict[str, str]:
         "stdin": request.input or "/dev/null",
         "tres-alloc": f"cpu={cpus},node={nodes},billing={cpus}" if job.nodes else "",
     }
+
+
+def _dependency(job: Job) -> str:
+    """What it still waits for, and whether that can still come (squeue(1), %E)."""
+    stands = {True: "failed", False: "unfulfilled"}
+    between = "?" if job.any_dependency else ","
+    shown = (f"{each}({stands[each in job.failed_dependencies]})" for each in job.dependency)
+    return (between.join(shown) or "(null)") if job.state == "PENDING" else "(null)"

@@ -13,10 +13,11 @@ from hpcresume.emulate.commands.filters import by_option, during, users_of
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import compress
-from hpcresume.emulate.jobs import Job, Step, user_name
+from hpcresume.emulate.jobs import Job, Step
 from hpcresume.emulate.option_tables import SACCT
 from hpcresume.emulate.result import AttemptEnd
 from hpcresume.emulate.slurm_time import limit_text, parse_past, stamp
+from hpcresume.io.users import user_name
 
 __all__ = ["sacct"]
 

@@ -9,9 +9,10 @@ from hpcresume.emulate.commands.fields import group_name, job_fields, run_time
 from hpcresume.emulate.commands.sinfo import node_state
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.hostlist import compress
-from hpcresume.emulate.jobs import Job, Step, user_name
+from hpcresume.emulate.jobs import Job, Step
 from hpcresume.emulate.nodes import Node, Partition
 from hpcresume.emulate.slurm_time import limit_text, stamp
+from hpcresume.io.users import user_name
 
 __all__ = ["config_text", "job_text", "node_text", "partition_text", "step_text"]
 
@@ -25,6 +26,8 @@ def job_text(job: Job, oneline: bool) -> str:
     """One job."""
     f, request = job_fields(job), job.request
     array = f"ArrayJobId={job.array} ArrayTaskId={job.task} " if job.array is not None else ""
+    if array and request.array is not None and request.array.limit:
+        array += f"ArrayTaskThrottle={request.array.limit} "
     shown = request.shown
     cpus = f["numcpus"]
     restarts = int(f["restartcnt"])

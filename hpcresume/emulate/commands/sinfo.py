@@ -10,10 +10,10 @@ from hpcresume.emulate.commands.call import Call, Reply
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import compress, expand
-from hpcresume.emulate.jobs import user_name
 from hpcresume.emulate.nodes import Node, Partition
 from hpcresume.emulate.option_tables import SINFO
 from hpcresume.emulate.slurm_time import limit_text, stamp
+from hpcresume.io.users import user_name
 
 __all__ = ["node_state", "sinfo"]
 

@@ -16,8 +16,9 @@ from hpcresume.emulate.commands.steps import STEP_LETTERS, STEPS, step_rows
 from hpcresume.emulate.controller import Controller
 from hpcresume.emulate.getopt_long import OptionError, read_options
 from hpcresume.emulate.hostlist import expand
-from hpcresume.emulate.jobs import Job, user_name
+from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.option_tables import SQUEUE
+from hpcresume.io.users import user_name
 
 __all__ = ["column_texts", "squeue", "unknown_job"]
 

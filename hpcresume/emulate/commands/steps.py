@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from hpcresume.emulate.commands.fields import run_time
 from hpcresume.emulate.hostlist import compress
-from hpcresume.emulate.jobs import Job, user_name
+from hpcresume.emulate.jobs import Job
 from hpcresume.emulate.slurm_time import used_text
+from hpcresume.io.users import user_name
 
 __all__ = ["STEPS", "STEP_LETTERS", "step_rows"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from hpcresume.observe.follow import Update
 from hpcresume.observe.ledger_reader import MetricRecord
-from hpcresume.ops.demo.narrate import Line, narrate
+from hpcresume.observe.narrate import Line, narrate
 
 __all__ = ["REFERENCE", "Board", "Mark"]
 

@@ -19,7 +19,7 @@ from hpcresume.ops.demo.chart import Dot, chart
 
 if TYPE_CHECKING:
     from hpcresume.observe.follow import Update
-    from hpcresume.ops.demo.narrate import Line
+    from hpcresume.observe.narrate import Line
 
 __all__ = ["LiveView", "render"]
 

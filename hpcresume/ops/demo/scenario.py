@@ -22,9 +22,10 @@ from hpcresume.model import Event
 from hpcresume.observe.curve import Point, read_curve
 from hpcresume.observe.follow import RunFollower
 from hpcresume.observe.history import RunHistory, read_history
+from hpcresume.observe.narrate import Line
 from hpcresume.ops.demo.compare import Comparison, compare_finals, compare_logged, compare_traces, merge
 from hpcresume.ops.demo.damage import Damage, damage_newest
-from hpcresume.ops.demo.narrate import Line, narrate_deed
+from hpcresume.ops.demo.narrate import narrate_deed
 from hpcresume.ops.demo.options import DemoOptions, timetable
 from hpcresume.ops.demo.plot import Picture, draw
 from hpcresume.ops.demo.reference import run_reference

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Protocol, TextIO
 
 from hpcresume.observe.follow import Update
+from hpcresume.observe.narrate import Line
 from hpcresume.ops.demo.board import REFERENCE, Board
-from hpcresume.ops.demo.narrate import Line
 
 __all__ = ["PlainView", "View", "Watching", "choose_view"]
 

@@ -269,6 +269,24 @@ class MiniSlurm:
             raise SlurmError(f"{words[0]} exited with {done.returncode}: {said}", where=" ".join(words))
         return done.stdout
 
+    def on_node(self, name: str, *words: str, check: bool = True, timeout: float = PATIENCE) -> str:
+        """Run a command on a node, outside of any job; return what it printed.
+
+        What it mounts is that node's alone, jobs there see it, and it goes when the node loses power:
+        `cluster.on_node("n1", "mount", "-t", "tmpfs", "tmpfs", "/scratch")`. What it leaves running stays on the node.
+        It has this user's rights, so mounting takes root.
+
+        Raises:
+            ConfigError: there is no such node.
+            ClusterError: the node is off.
+            SlurmError: it is missing, gives no answer in time, or (with `check`) fails.
+        """
+        self._check_node(name)
+        leading = self._running().nodes.lead_into(name)
+        if not leading:
+            raise ClusterError(f"{name} is off", where=str(self.directory), hint=f"start_node({name!r})")
+        return self.command(*leading, *words, check=check, timeout=timeout)
+
     def wait(self, condition: Callable[[], object], what: str, *, timeout: float = PATIENCE) -> None:
         """Wait until `condition()` is true; a command that fails meanwhile only means "not yet".
 

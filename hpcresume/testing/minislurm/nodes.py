@@ -81,6 +81,17 @@ class Nodes:
         """End a node's slurmd alone; what runs on the node goes on."""
         send(self.slurmd(node), signal.SIGKILL)
 
+    def lead_into(self, node: str) -> list[str]:
+        """The beginning of a command that is to run on a node, with its mounts and processes; empty when it is off.
+
+        It runs as this user, outside of any job and of what Slurm accounts for.
+        """
+        first = self.first_process(node)
+        if first is None:
+            return []
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", f"--target={first}", *user, "--uts", "--ipc", "--pid", "--mount", "--"]
+
     def first_process(self, node: str) -> int | None:
         """The pid of a node's process 1, as seen from here; None when the node is off."""
         return self.look((node,))[node][0]

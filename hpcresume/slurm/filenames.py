@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["file_name"]
+__all__ = ["file_name", "known_file_name"]
 
 _FIELD = re.compile(r"%(%|([0-9]{0,4})([AajJNnstux]))")
 _WIDEST = 10
@@ -30,3 +30,9 @@ def file_name(pattern: str, values: Mapping[str, str]) -> str:
         return text.zfill(width) if text.isdecimal() else text
 
     return _FIELD.sub(fill, pattern)
+
+
+def known_file_name(pattern: str, values: Mapping[str, str]) -> str | None:
+    """The file's name; None when it has a field that is not in `values`."""
+    letters = () if "\\" in pattern else (match[3] for match in _FIELD.finditer(pattern))
+    return file_name(pattern, values) if all(letter is None or letter in values for letter in letters) else None

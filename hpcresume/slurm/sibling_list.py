@@ -11,10 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcresume.io.durable import make_directory
-from hpcresume.launch.journal import append_line, say
+from hpcresume.console import tell
+from hpcresume.io.durable import append_line, make_directory
 
-__all__ = ["Sibling", "Siblings", "can_note", "note_ended", "note_gone", "note_waiting", "read_siblings"]
+__all__ = [
+    "BEHIND",
+    "GUARD",
+    "Sibling",
+    "Siblings",
+    "can_note",
+    "guard_words",
+    "note_ended",
+    "note_gone",
+    "note_waiting",
+    "read_siblings",
+    "told_behind",
+]
+
+BEHIND = "HPCRESUME_BEHIND"
+"""Tells a job that we submitted what it is for: "guard:123"."""
+GUARD = "guard"
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,17 @@ class Siblings:
 
     waiting: tuple[Sibling, ...] = ()
     ended: frozenset[tuple[str, int]] = frozenset()
+
+
+def guard_words(of: str) -> list[str]:
+    """Sbatch's options for a job that goes on when the job `of` ends without having been able to say why."""
+    return [f"--dependency=afternotok:{of}", "--kill-on-invalid-dep=yes"]
+
+
+def told_behind(export: str, why: str, of: str) -> str:
+    """Sbatch's --export by which a job is told what it is for, beside what it gets anyway (`export`)."""
+    told = f"{BEHIND}={why}:{of}"
+    return f"--export={told}" if export in ("NONE", "NIL") else f"--export={export or 'ALL'},{told}"
 
 
 def read_siblings(run: Path) -> Siblings:
@@ -85,7 +112,7 @@ def _append(run: Path, line: dict[str, Any]) -> bool:
         make_directory(run / "launch")
         append_line(_file(run), {"t": time.time(), **line})
     except OSError as error:
-        say(f"the list of the run's other jobs cannot be written: {error}")
+        tell(f"hpcresume: the list of the run's other jobs cannot be written: {error}")
         return False
     return True
 

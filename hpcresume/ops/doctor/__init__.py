@@ -1,0 +1,1 @@
+"""What hpcresume needs of a place, looked at piece by piece: Slurm, time, MPI, the filesystem, the nodes."""

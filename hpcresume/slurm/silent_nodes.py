@@ -1,0 +1,91 @@
+"""Which nodes of a job have gone silent, found out by knocking at their slurmd: Slurm itself notices minutes later.
+
+MPI notices a lost node within a second and ends the ranks; SlurmdTimeout is 300 s by default (slurm.conf(5)). Until
+then Slurm calls the node well, and the death of the ranks would be called a crash.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from hpcresume.slurm.commands import Execute, execute, patiently
+
+__all__ = ["Knock", "knock", "silent_nodes"]
+
+MOST_NODES = 1024
+"""Of larger jobs none is knocked at: the answer would take too long."""
+AT_ONCE = 64
+PATIENCE = 3.0
+"""Seconds for one knock. A node without power does not even refuse it."""
+DEFAULT_PORT = 6818
+"""SlurmdPort (slurm.conf(5))."""
+
+_NODE_LIST = re.compile(r"[A-Za-z0-9_.,\[\]-]{1,65536}")
+_NODE = re.compile(r"^NodeName=(\S{1,255})(?=\s)", re.MULTILINE)
+_ADDRESS = re.compile(r"\sNodeAddr=([A-Za-z0-9_.:-]{1,255})(?=\s|$)")
+_PORT = re.compile(r"\sPort=([0-9]{1,5})(?=\s|$)")
+_SLURMD_PORT = re.compile(r"^SlurmdPort\s*=\s*([0-9]{1,5})\s*$", re.MULTILINE)
+
+Knock = Callable[[str, int], bool]
+"""Does something at this address answer on this port?"""
+
+
+def knock(address: str, port: int) -> bool:
+    """Open a connection and close it. An address that cannot be looked up says nothing of the node, so it counts as
+    an answer.
+    """
+    try:
+        with socket.create_connection((address, port), timeout=PATIENCE):
+            return True
+    except socket.gaierror:
+        return True
+    except (OSError, OverflowError, UnicodeError):
+        return False
+
+
+def silent_nodes(
+    node_list: str, own: str | None, *, execute: Execute = execute, knock: Knock = knock, timeout: float = 10.0
+) -> tuple[str, ...]:
+    """Which nodes of a list (`n[1-4]`) do not answer, though this one does. Never raises.
+
+    Args:
+        node_list: the job's nodes in Slurm's compressed form.
+        own: the node that we are on. Where it does not answer either, nothing is concluded: slurmds are then not to
+            be reached by us, or all of them are being restarted.
+        execute: runs the commands.
+        knock: knocks.
+        timeout: seconds for a command.
+    """
+    if not own or not _NODE_LIST.fullmatch(node_list):
+        return ()
+    answer = patiently(["scontrol", "--oneliner", "show", "node", node_list], timeout, execute)
+    places = _places(answer.out) if answer.code == 0 else {}
+    if own not in places or not 1 < len(places) <= MOST_NODES:
+        return ()
+    if any(port is None for _, port in places.values()):
+        port = _usual_port(execute, timeout)
+        places = {node: (address, own_port or port) for node, (address, own_port) in places.items()}
+    if not knock(places[own][0], places[own][1] or DEFAULT_PORT):
+        return ()
+    others = sorted(set(places) - {own})
+    with ThreadPoolExecutor(min(AT_ONCE, len(others))) as pool:
+        heard = list(pool.map(lambda node: knock(places[node][0], places[node][1] or DEFAULT_PORT), others))
+    return tuple(node for node, answered in zip(others, heard, strict=True) if not answered)
+
+
+def _places(text: str) -> dict[str, tuple[str, int | None]]:
+    found: dict[str, tuple[str, int | None]] = {}
+    for line in text.splitlines():
+        name, address, port = _NODE.search(line), _ADDRESS.search(line), _PORT.search(line)
+        if name is not None and address is not None:
+            found[name[1]] = address[1], int(port[1]) if port is not None else None
+    return found
+
+
+def _usual_port(execute: Execute, timeout: float) -> int:
+    answer = patiently(["scontrol", "show", "config"], timeout, execute)
+    match = _SLURMD_PORT.search(answer.out) if answer.code == 0 else None
+    return int(match[1]) if match is not None else DEFAULT_PORT

@@ -1,0 +1,84 @@
+"""Every way to start a training, met by every event, on a real cluster: each cell ends as the table says.
+
+The cells of a way run side by side, each on nodes of its own: they mostly wait. One by hand, with the files that it
+leaves: `python -m tests.slurm.matrix --keep DIR srun:node-off`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.slurm.cluster import root_2411, skip_without_slurm
+from tests.slurm.matrix.bench import Bench, Found
+from tests.slurm.matrix.events import EVENTS
+from tests.slurm.matrix.table import CAUSES_UNKNOWN, CI, EMPTY, OUTCOMES, WAYS
+
+AT_ONCE = int(os.environ.get("HPCRESUME_MATRIX_AT_ONCE", "4"))
+"""How many cells run at the same time; each is two or three busy processes now and then."""
+LARGEST = 8
+"""Cells of one test; more would make it too long for one worker."""
+
+
+def _batches() -> list[object]:
+    batches = []
+    for way in WAYS:
+        every = [(way, event) for event in EVENTS if (way, event) in OUTCOMES]
+        chosen, rest = [c for c in every if c in CI], [c for c in every if c not in CI]
+        batches.append(pytest.param(chosen, False, id=way))
+        for number, begin in enumerate(range(0, len(rest), LARGEST), 1):
+            part = rest[begin : begin + LARGEST]
+            batches.append(pytest.param(part, False, id=f"{way}-{number}", marks=pytest.mark.full))
+        batches.append(pytest.param(every, True, id=f"{way}-accounting", marks=pytest.mark.full))
+    return batches
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("cells", "accounting"), _batches())
+def test_each_event_ends_each_way_as_the_table_says(
+    cells: list[tuple[str, str]], accounting: bool, slurm_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    skip_without_slurm()
+    if cells[0][0] in ("submitit", "array"):
+        pytest.importorskip("submitit")
+    if cells[0][0] == "torchrun":
+        pytest.importorskip("torch")
+    root = root_2411() if slurm_name == "24.11" else None
+    bench = Bench(tmp_path_factory.mktemp("m"), at_once=AT_ONCE, accounting=accounting, root=root)
+    found = bench.run(cells, lambda way, event: OUTCOMES[way, event])
+    assert set(found) == set(cells)
+    _tell(found, accounting)
+    wrong = {":".join(cell): (each.outcome, OUTCOMES[cell]) for cell, each in found.items()
+             if each.outcome is not None and each.outcome != OUTCOMES[cell]}  # fmt: skip
+    trouble = "\n".join(f"{':'.join(cell)}: {each.trouble}" for cell, each in found.items() if each.trouble)
+    assert not trouble, trouble
+    assert not wrong, "\n".join(f"{cell}:\n  found  {this}\n  wanted {that}" for cell, (this, that) in wrong.items())
+    neighbours = {":".join(cell): each.neighbour for cell, each in found.items() if cell[0] == "array"}
+    assert set(neighbours.values()) <= {"undisturbed"}, neighbours
+
+
+def _tell(found: dict[tuple[str, str], Found], accounting: bool) -> None:
+    """One line about the causes, and what the cluster itself refused."""
+    right = sum(
+        each.outcome is not None and each.outcome.causes == OUTCOMES[cell].causes for cell, each in found.items()
+    )
+    unknown = sum(cell in CAUSES_UNKNOWN for cell in found)
+    seconds = sum(each.seconds for each in found.values())
+    how = f"accounting {'on' if accounting else 'off'}"
+    print(f"{right} of {len(found)} causes right, {unknown} unknown as listed ({how}); {seconds:.0f} s of cells")
+    for cell, each in found.items():
+        if each.words:
+            print(f"{':'.join(cell)}: Slurm says: {each.words}")
+
+
+def test_the_table_is_whole() -> None:
+    """Nearly every cell runs, CI meets every way and every event, and a cause is unknown only where that is listed."""
+    cells = {(way, event) for way in WAYS for event in EVENTS}
+    assert set(OUTCOMES) | set(EMPTY) == cells
+    assert not set(OUTCOMES) & set(EMPTY)
+    assert len(EMPTY) <= len(cells) / 10
+    assert set(OUTCOMES) >= CI
+    assert {way for way, _ in CI} == set(WAYS)
+    assert {event for _, event in CI} == set(EVENTS)
+    assert {cell for cell, outcome in OUTCOMES.items() if "unknown" in outcome.causes} == set(CAUSES_UNKNOWN)
