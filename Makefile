@@ -6,6 +6,7 @@ CONSTRAINTS ?= constraints.txt
 PIP_ARGS    ?=
 PYTEST_ARGS ?=
 COMPARE_ARGS ?=
+TEST_WORKERS ?= 2
 # Real jobs rest most of the time, waiting for Slurm's timers. Each worker starts a cluster of its own.
 SLURM_WORKERS ?= 4
 STORAGE_WORKERS ?= 2
@@ -30,7 +31,7 @@ demo: $(READY) ## a real training: warned, killed, damaged, resumed, compared wi
 	@$(RUN) hpcresume demo
 
 test: $(READY) ## the tests (no Slurm needed)
-	$(RUN) pytest -m "not slurm and not storage and not full" $(PYTEST_ARGS)
+	$(RUN) pytest -n $(TEST_WORKERS) --dist worksteal -m "not slurm and not storage and not full" $(PYTEST_ARGS)
 
 test-full: $(READY) ## the tests with every cell of every matrix (an hour; no Slurm needed)
 	$(RUN) pytest -m "not slurm and not storage" $(PYTEST_ARGS)
