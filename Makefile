@@ -43,6 +43,7 @@ test-slurm: $(READY) ## the tests against a real Slurm that they start themselve
 test-slurm-full: $(READY) ## every test against a real Slurm (half an hour)
 	@tools/install_slurm.sh
 	$(RUN) pytest -n $(SLURM_WORKERS) --dist worksteal -m slurm $(PYTEST_ARGS)
+	$(RUN) HPCRESUME_TEST_SLURM=24.11 pytest -n $(SLURM_WORKERS) --dist worksteal -m slurm tests/slurm/matrix $(PYTEST_ARGS)
 
 test-storage: $(READY) ## the tests on filesystems that they mount themselves: GlusterFS, and a disk that is full (root)
 	@tools/install_slurm.sh && tools/install_storage.sh

@@ -236,7 +236,8 @@ def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer) -> Carried
     number = None
     if answer.result is not Requeue.UNAVAILABLE and case.run is not None:
         guard = case.options.guard is not False
-        number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case), guard=guard)
+        number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case), guard=guard,
+                          hurry=case.evidence.told_to_end)  # fmt: skip
     if number is None:
         say(f"submit the job again to go on (exit code {EXIT_COME_BACK})")
         return Carried()

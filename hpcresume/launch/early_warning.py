@@ -26,6 +26,8 @@ FRESH = 30.0
 limit may have been raised."""
 ANSWER = 5.0
 """Seconds for that answer: it is asked for so long before it is needed, and a warning waits no longer for it."""
+MOST_FIXED = 0.5
+"""Of an allocation, for a lead that was asked for: a start that is shorter than the lead would do no step at all."""
 CHANGED = 0.2
 """A lead that differs by more than this share from the one told last is told again."""
 
@@ -87,7 +89,9 @@ class EarlyWarning:
 
     def _lead(self, run: RunPaths, job: JobFacts, now: float) -> Lead | None:
         if self._fixed is not None:
-            return Lead(self._fixed, "as --warn-before asks")
+            most = MOST_FIXED * (job.end - job.start) if job.end and job.start else self._fixed
+            cut = f", cut to half of an allocation of {2 * most:.0f} s" if most < self._fixed else ""
+            return Lead(min(self._fixed, most), f"as --warn-before asks{cut}")
         if now - self._read_at >= self._pause(job, now):
             self._read_at, self._timings = now, read_timings(run)
         return needed_lead(self._timings, job.end - job.start if job.end and job.start else None)

@@ -109,7 +109,8 @@ def _hold(
     verdict = Verdict(Decision.HOLD, False, EXIT_HOLD, reason, keep=True)
     this = PastAttempt(0, cause, decided=verdict.decision.value, kept=options.stay)
     note_barren_start(run.root, slurm, this)
-    case = Case(options, slurm, run, None, (*past, this), Ending(cause, (reason,)), Evidence(), verdict, _no_journal)
+    case = Case(options, slurm, run, None, (*past, this), Ending(cause, (reason,)),
+                Evidence(restarts=slurm.restart_count), verdict, _no_journal)  # fmt: skip
     held = carry_out(case, hands).held
     outcome = Outcome(EXIT_HOLD, verdict.decision.value, cause.value, reason, run=str(run.root), held=held)
     return Admission(options, outcome)

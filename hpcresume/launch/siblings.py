@@ -22,7 +22,7 @@ from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
 from hpcresume.launch.options import LaunchOptions
 from hpcresume.model import EXIT_HOLD
-from hpcresume.slurm.commands import job_alive, show_job
+from hpcresume.slurm.commands import job_alive, may_pass, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
 from hpcresume.slurm.resubmit import (
     batch_script,
@@ -59,8 +59,8 @@ __all__ = [
 
 Record = Callable[..., Any]
 
-PATIENCE = 1800.0
-"""Seconds for which a filesystem that is away is waited for."""
+PATIENCE, RETRY = 1800.0, 30.0
+"""Seconds for which a filesystem, or a controller, that is away is waited for, and between two tries at the latter."""
 SETTLING, LOOK_EVERY = 180.0, 5.0
 """Seconds to wait for the job before to be seen as dead, and between two looks."""
 SUBMITIT = "submitit.core._submit"
@@ -74,8 +74,9 @@ def forbidden_by_cluster(hands: Hands) -> bool:
 
 
 def resubmit(
-    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float, guard: bool = False
-) -> str | None:
+    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float, guard: bool = False,
+    hurry: bool = False,
+) -> str | None:  # fmt: skip
     """Submit the job once more, to start when this one is over; its number, or None, and said, when it cannot be.
 
     Args:
@@ -85,13 +86,14 @@ def resubmit(
         record: keeps an event in the journal.
         pause: seconds until the new job may start.
         guard: leave a guard behind the new job at once, should its script never run.
+        hurry: Slurm is about to kill us: nothing can be waited for.
     """
     begin = [f"--begin=now+{round(pause)}"] if pause >= 1 else []
-    until = hands.clock() + PATIENCE
+    until = hands.clock() + (0.0 if hurry else PATIENCE)
     while not can_note(run.root, RESUBMITTED, slurm.job_id or "") and hands.clock() < until:
         hands.sleep(60)
     this = slurm.job_id or ""
-    number = _submit(slurm, run, hands, RESUBMITTED, [f"--dependency=afterany:{this}", *begin], this)
+    number = _submit(slurm, run, hands, RESUBMITTED, [f"--dependency=afterany:{this}", *begin], this, until)
     record("resubmitted", job_id=number)
     if number is not None:
         say(f"job {number} goes on when this one is over")
@@ -231,31 +233,41 @@ def _fallback_options(options: LaunchOptions, slurm: SlurmEnvironment) -> list[s
     return words
 
 
-def _submit(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str], of: str) -> str | None:
+def _submit(
+    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str], of: str, until: float = 0.0
+) -> str | None:
     """This job's script once more, with what the job got and these options; None, and said, when it cannot be.
 
-    The new job is told in its environment what it is for: what a file says may not be visible on its node yet.
+    The new job is told in its environment what it is for: what a file says may not be visible on its node yet. A
+    controller that does not answer is asked again `until` then.
     """
     if not can_note(run.root, why, of):
         say("another job cannot be submitted: nobody would know of it")
         return None
-    environ = hands.environ
-    told = told_behind(environ.get("SLURM_EXPORT_ENV", "ALL"), why, of)
-    try:
-        with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:  # 0600; sbatch keeps a copy of its own
-            text = batch_script(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep)
-            if SUBMITIT in text:
-                say("another job cannot go on instead: submitit knows this one by its number")
+    while True:
+        try:
+            return _submit_once(slurm, hands, told_behind(hands.environ.get("SLURM_EXPORT_ENV", "ALL"), why, of), words)
+        except (HpcresumeError, OSError) as error:
+            if not may_pass(str(error)) or hands.clock() >= until:
+                say(f"another job cannot be submitted: {error}")
                 return None
-            script.write(text)
-            script.flush()
-            directory = working_directory(slurm.job_id or "", execute=hands.execute, sleep=hands.sleep)
-            options = [*same_again(environ, directory), *_same_log(), told, *words]
-            number = submit_again(Path(script.name), options, execute=hands.execute, sleep=hands.sleep)
-    except (HpcresumeError, OSError) as error:
-        say(f"another job cannot be submitted: {error}")
-        return None
-    task = environ.get("SLURM_ARRAY_TASK_ID")
+            say(f"{error}; asking again in {RETRY:g} s")
+            hands.sleep(RETRY)
+
+
+def _submit_once(slurm: SlurmEnvironment, hands: Hands, told: str, words: list[str]) -> str | None:
+    job_id = slurm.job_id or ""
+    with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:  # 0600; sbatch keeps a copy of its own
+        text = batch_script(job_id, execute=hands.execute, sleep=hands.sleep)
+        if SUBMITIT in text:
+            say("another job cannot go on instead: submitit knows this one by its number")
+            return None
+        script.write(text)
+        script.flush()
+        directory = working_directory(job_id, execute=hands.execute, sleep=hands.sleep)
+        options = [*same_again(hands.environ, directory), *_same_log(), told, *words]
+        number = submit_again(Path(script.name), options, execute=hands.execute, sleep=hands.sleep)
+    task = hands.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{number}_{task}" if task else number
 
 

@@ -198,6 +198,11 @@ def _do(
         if waits:
             refused = change_job(job_id, [Change("Dependency", after_all(waits), "the stages before it")], timeout=30.0)
             notes += [f"job {job_id} cannot be made to wait for {', '.join(waits)}: {words}" for _, words in refused]
+        elif step.kind == "point":
+            missing = ", ".join(step.after)
+            notes.append(
+                f"{step.stage} waits in vain: {missing} is not done and has no job; try: hpcresume requeue RUN"
+            )
         if step.kind == "release":
             give(release(job_id))
     return step

@@ -34,6 +34,10 @@ EARLIEST = 90.0
 """Seconds by which the limit's warning may come before the time that the job asked for: 60 s (sbatch(1)), and 30 s
 between two looks of Slurm's at the limits. What comes earlier is somebody else's."""
 
+SLACK = 2.0
+"""Seconds: Slurm tells instants in whole seconds, and acts on them a moment later."""
+FAR = 120.0
+"""Seconds: an end that is nearer may be the one that was meant, by a clock that differs."""
 TOGETHER = 1.0
 """Seconds. Slurm ends steps and batch script one after the other; mpiexec's daemons, which are a step, die at once."""
 
@@ -179,6 +183,18 @@ class Evidence:
         return (*self.signals, *self.rank_warnings, *ours)
 
     @property
+    def slurm_goes_on(self) -> bool:
+        """Does Slurm, asked after the first signal that ends a job, still run it with an end that is far?
+
+        Then the signal was not Slurm's: a node that is shut down, say, sends TERM to all that runs on it.
+        """
+        ends = [s.at for s in self.signals if s.signal in ENDS_JOB]
+        job = self.job[0] if self.job else None
+        if not ends or job is None or job.asked_at < ends[0] or job.state != "RUNNING" or job.being_preempted:
+            return False
+        return job.restarts == self.restarts and (job.end is None or job.end > job.asked_at + FAR)
+
+    @property
     def told_to_end(self) -> bool:
         """Did the scheduler's end sequence reach the supervisor before the ranks had ended, or with their end?"""
         ends = [s.at for s in self.signals if s.signal in ENDS_JOB]
@@ -250,7 +266,20 @@ def _cancelled(e: Evidence) -> Ending | None:
     job = e.job[0] if e.job else None
     if job is None or job.state not in _LEAVING or job.restarts > e.restarts or job.requeueable is False:
         return None
+    if _grace_was_over(e, job):
+        return None  # PreemptMode=CANCEL: Slurm preempts and starts nothing again (slurm.conf(5))
     return Ending(Cause.OPERATOR, ("ended by Slurm and not requeued, as scancel does",)) if e.told_to_end else None
+
+
+def _grace_was_over(e: Evidence, job: JobFacts) -> bool:
+    """Was the job ended when its preemption had to end it, and not by a person before that?"""
+    ends = [s.at for s in e.signals if s.signal in ENDS_JOB]
+    if not ends or job.preempted_at is None or not job.being_preempted:
+        return False
+    planned = [each.end for each in e.job if each.state in _AT_WORK and each.being_preempted and each.end is not None]
+    if planned:
+        return ends[0] >= planned[0] - SLACK
+    return ends[0] <= job.preempted_at + SLACK  # nobody saw a grace: there was none
 
 
 def _interrupted(e: Evidence) -> Ending | None:
@@ -372,7 +401,7 @@ def _died(e: Evidence) -> Ending | None:
             words = "mpiexec ended with exit code 0 before the run was finished, as Open MPI's does without its daemons"
             return Ending(Cause.UNKNOWN, (words,))
         return Ending(Cause.CRASH, ("the program ended with exit code 0 before the run was finished",))
-    if e.signals and e.signals[-1].signal in ENDS_JOB:
+    if e.signals and e.signals[-1].signal in ENDS_JOB and not e.slurm_goes_on:
         return Ending(Cause.OPERATOR, ("the scheduler ended the job and names no reason",))
     return Ending(Cause.CRASH, (f"the ranks ended with {e.child} and left no decision",))
 

@@ -135,8 +135,11 @@ def _held_as_asked(evidence: Evidence) -> Verdict:
 
 
 def _warned_only(evidence: Evidence) -> bool:
-    """A person's warning (`scancel -s USR1`) wants the job to save and come back, nothing more."""
-    if (evidence.told_to_end and not evidence.script_died_of_warning) or evidence.interrupted:
+    """A person's warning (`scancel -s USR1`) wants the job to save and come back, nothing more; so does a TERM that is
+    not Slurm's.
+    """
+    ended = evidence.told_to_end and not (evidence.script_died_of_warning or evidence.slurm_goes_on)
+    if ended or evidence.interrupted:
         return False
     return evidence.decision is not None and evidence.decision.decision is Decision.COME_BACK
 

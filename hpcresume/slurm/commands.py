@@ -28,6 +28,7 @@ __all__ = [
     "down_nodes",
     "execute",
     "job_alive",
+    "may_pass",
     "node_address",
     "patiently",
     "requeue",
@@ -43,7 +44,12 @@ PAUSES = (0.5, 2.0)
 _JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
 _NODE_LIST = re.compile(r"[A-Za-z0-9_.,\[\]-]{1,65536}")
 _NODE_ADDRESS = re.compile(r"\bNodeAddr=([A-Za-z0-9_.:-]{1,255})(?=\s|$)")
-_BUSY = re.compile(r"socket timed out|unable to contact|connection refused|temporarily|try again", re.IGNORECASE)
+_BUSY = re.compile(
+    r"timed out|unable to contact|connection refused|connection reset|connection failure|transport endpoint"
+    r"|zero bytes were transmitted|standby mode|protocol authentication|munge|temporarily|try again",
+    re.IGNORECASE,
+)
+"""What Slurm's commands say while slurmctld or munged restarts or fails over (slurm_errno.c; connect(2))."""
 _SILENT = "no answer within"
 _UNKNOWN_JOB = "invalid job id"
 _OF_A_JOB = ("SLURM_", "SBATCH_", "SLURMD_", "OMPI_COMM_", "PMI", "HPCRESUME_LAUNCH", "HPCRESUME_SUPERVISED",
@@ -89,8 +95,12 @@ class RequeueAnswer:
     @property
     def may_pass(self) -> bool:
         """Did the controller merely not answer, so that asking again later may help?"""
-        silent = bool(_BUSY.search(self.detail)) or _SILENT in self.detail
-        return self.result is not Requeue.ACCEPTED and silent
+        return self.result is not Requeue.ACCEPTED and may_pass(self.detail)
+
+
+def may_pass(detail: str) -> bool:
+    """Are these words of Slurm's, or ours on its silence, such that asking again later may help?"""
+    return bool(_BUSY.search(detail)) or _SILENT in detail
 
 
 def execute(arguments: Sequence[str], timeout: float) -> Answer:

@@ -56,7 +56,7 @@ class Configuration:
     def sends_user_signal(self) -> bool:
         """Does a preemption send the signal of the job's own `--signal`, and not TERM?
 
-        `SlurmctldParameters=preempt_send_user_signal` of 20.02 to 23.02, `PreemptParameters=send_user_signal` since
+        `SlurmctldParameters=preempt_send_user_signal` of older versions, `PreemptParameters=send_user_signal` of newer
         (slurm.conf(5)); newer ones still take the older name (seen on 24.11).
         """
         older = "preempt_send_user_signal" in self.words("SlurmctldParameters")

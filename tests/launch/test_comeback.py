@@ -349,6 +349,18 @@ def test_attempts_that_nobody_was_left_to_judge_are_judged_before_the_next_one_b
     assert crashed.verdict.requeue, "and its budgets are fresh"
 
 
+def test_a_hold_before_the_start_outlasts_a_controller_that_is_silent_for_a_while(bench: Bench):
+    lost_with_their_supervisors(bench, 5)
+    for _ in range(2):
+        bench.slurm.requeue(bench.job)
+        bench.comes_back()
+    silent, until = Answer(1, "", "Zero Bytes were transmitted or received\n"), bench.slurm.now + 20
+    bench.slurm.fault = lambda words: silent if words[1] == "requeuehold" and bench.slurm.now < until else None
+    refused = bench.admitted().refused
+    assert refused is not None
+    assert refused.held, "its own start is not taken for a newer one"
+
+
 def test_what_hpcresume_requeue_writes_lets_the_run_go_on_with_fresh_budgets(bench: Bench):
     lines = [{"event": "decision", "decision": "hold"}, {"event": "ended", "cause": "crash"},
              {"event": "held", "result": "accepted", "by_hand": True},
@@ -402,6 +414,25 @@ def test_where_the_cluster_requeues_nothing_another_job_goes_on(tmp_path: Path):
     assert again.script == "#!/bin/sh\n"
     assert again.needs == (2, 2)
     assert 30 <= again.begin - bench.slurm.now <= 60
+
+
+def test_a_controller_that_is_silent_for_a_while_does_not_keep_another_job_from_going_on(tmp_path: Path):
+    bench = Bench(tmp_path, requeue=False)
+    bench.slurm.job_requeue = False
+    silent, until = Answer(1, "", "sbatch: error: Zero Bytes were transmitted or received\n"), bench.slurm.now + 300
+    bench.slurm.fault = lambda words: silent if words[0] == "sbatch" and bench.slurm.now < until else None
+    number = bench.ends(guard=False).resubmitted
+    assert number in bench.slurm.jobs
+    assert until <= bench.slurm.now < until + 60
+
+
+def test_a_refusal_for_good_is_not_waited_out(tmp_path: Path):
+    bench = Bench(tmp_path, requeue=False)
+    bench.slurm.job_requeue = False
+    refused, before = Answer(1, "", "sbatch: error: Invalid qos specification\n"), bench.slurm.now
+    bench.slurm.fault = lambda words: refused if words[0] == "sbatch" else None
+    assert bench.ends().resubmitted is None
+    assert bench.slurm.now - before < 30
 
 
 def test_the_job_that_goes_on_begins_in_the_folder_of_this_one_wherever_it_was_submitted_from(tmp_path: Path):

@@ -14,8 +14,8 @@ import pytest
 from hpcresume.errors import RunDirectoryError
 from hpcresume.io.mpiexec import find_mpiexec
 from hpcresume.launch.starter import Start
+from hpcresume.ops.doctor import node_program, storage
 from hpcresume.ops.doctor import nodes as nodes_module
-from hpcresume.ops.doctor import storage
 from hpcresume.ops.doctor.bounded import NoAnswer, within
 from hpcresume.ops.doctor.mpi import PROGRAM, Tried, hdf5_finding, judge_world, library_finding, try_start
 from hpcresume.ops.doctor.node_program import facts
@@ -230,3 +230,18 @@ def judged(*nodes: NodeSeen) -> dict[str, object]:
 def test_nodes_that_differ_are_named(second, name, verdict, words):
     found = judged(node("n1", numpy="2.0"), second)[name]
     assert (found.verdict, words in found.what) == (verdict, True), found  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("appears", "code"), [(True, 0), (False, 1)])
+def test_a_node_waits_for_a_folder_that_it_does_not_see_yet(tmp_path, monkeypatch, capsys, appears: bool, code: int):
+    monkeypatch.setattr(node_program, "LATE", 0.5)
+    folder = tmp_path / "late"
+
+    def appear(_: float) -> None:
+        if appears:
+            folder.mkdir()
+            (folder / "stop").touch()
+
+    monkeypatch.setattr(node_program.time, "sleep", appear)
+    assert node_program.main(folder, "1", 10.0) == code
+    assert ("is not seen on" in capsys.readouterr().err) != appears

@@ -47,6 +47,16 @@ REQUEUED = Evidence(claimed=True, decision=BACK, child=ChildExit(0), signals=(TE
                     job=(JobFacts("COMPLETING", restarts=1),))  # fmt: skip
 SCRIPT_DIED = replace(CANCELLED, job=(JobFacts("COMPLETING", "JobLaunchFailure", killed_by=10),))
 SCRIPT_DIED_PREEMPTED = replace(SCRIPT_DIED, job=(replace(SCRIPT_DIED.job[0], preempted_at=NOW),))
+PREEMPTED_FOR_GOOD = replace(CANCELLED, job=(JobFacts("COMPLETING", requeueable=True, preempted_at=NOW - 20),
+                                             JobFacts("RUNNING", preempted_at=NOW - 20, end=NOW)))  # fmt: skip
+"""PreemptMode=CANCEL: the grace was over."""
+NO_GRACE_FOR_GOOD = replace(CANCELLED, job=(JobFacts("COMPLETING", requeueable=True, preempted_at=NOW),))
+CANCELLED_IN_GRACE = replace(PREEMPTED_FOR_GOOD, job=(PREEMPTED_FOR_GOOD.job[0],
+                                                      replace(PREEMPTED_FOR_GOOD.job[1], end=NOW + 30)))  # fmt: skip
+SHUT_DOWN = replace(CANCELLED, job=(JobFacts("RUNNING", end=NOW + 7200, asked_at=NOW + 1),))
+"""TERM came, and Slurm knows of no end: somebody switches the node off."""
+SHUT_DOWN_UNSAVED = replace(SHUT_DOWN, decision=None, child=ChildExit(143))
+ASKED_BEFORE = replace(SHUT_DOWN, job=(replace(SHUT_DOWN.job[0], asked_at=NOW - 1),))
 FINISHED = Evidence(claimed=True, decision=SessionDecision(Decision.DONE, "all steps"), child=ChildExit(0))
 
 
@@ -104,6 +114,10 @@ TABLE = (
     Row("preempted, and no restarts are left", PREEMPTED, "cx2", restarts=1),
     Row("preempted, and the script died of the warning", SCRIPT_DIED_PREEMPTED),
     Row("warned by a person, and the script died of it", SCRIPT_DIED),
+    Row("preempted where Slurm starts nothing again", PREEMPTED_FOR_GOOD),
+    Row("preempted there without a grace", NO_GRACE_FOR_GOOD),
+    Row("a TERM that is not Slurm's", SHUT_DOWN),
+    Row("a TERM that is not Slurm's, and nothing saved", SHUT_DOWN_UNSAVED, pause=1),
     # a bug
     Row("crashed", CRASH, pause=1),
     Row("crashed twice", CRASH, "c", pause=2),
@@ -159,6 +173,8 @@ TABLE = (
     Row("ranks that never come up, for the third time", replace(NEVER_UP, restarts=2), "bx2", follows="kept"),
     # people
     Row("cancelled", CANCELLED, follows="stopped"),
+    Row("cancelled in the grace of a preemption", CANCELLED_IN_GRACE, follows="stopped"),
+    Row("a TERM, and Slurm was asked before it only", ASKED_BEFORE, follows="stopped"),
     Row("warned by a person", WARNED, committed=40),
     Row("warned by a person, for the tenth time without progress", WARNED, "ox9", follows="kept"),
     Row("requeued by a person", REQUEUED, "cx2", follows="back-by-slurm"),

@@ -139,9 +139,9 @@ def test_a_grace_shorter_than_a_save_and_a_job_that_is_not_requeued_are_bad(clus
     assert "has Requeue=0: it would not come back" in json.loads(refused)["error"]["what"]
 
 
-def test_requeue_off_and_no_user_signal_are_warned_of(tmp_path):
+def test_requeue_off_and_no_user_signal_are_warned_of(tmp_path, tmp_path_factory):
     skip_without_slurm()
-    with MiniSlurm(tmp_path / "c", nodes=1, user_signal=False, extra={"JobRequeue": "0"}) as mini:
+    with MiniSlurm(tmp_path_factory.mktemp("m") / "c", nodes=1, user_signal=False, extra={"JobRequeue": "0"}) as mini:
         found = by_check(run(Cluster(mini), "doctor", str(tmp_path), "--write=0", "--json", code=3))
     assert found["requeue"]["verdict"] == found["warning of a preemption"]["verdict"] == "warn"
     assert "#SBATCH --requeue" in found["requeue"]["try"]
@@ -184,9 +184,9 @@ def test_the_full_probe_measures_the_warnings_before_a_time_limit(cluster, tmp_p
 
 
 @pytest.mark.full
-def test_the_probe_where_preemptions_do_not_send_the_jobs_own_signal(tmp_path):
+def test_the_probe_where_preemptions_do_not_send_the_jobs_own_signal(tmp_path, tmp_path_factory):
     skip_without_slurm()
-    with MiniSlurm(tmp_path / "c", nodes=2, user_signal=False) as mini:
+    with MiniSlurm(tmp_path_factory.mktemp("m") / "c", nodes=2, user_signal=False) as mini:
         (tmp_path / "f").mkdir()
         found = json.loads(run(Cluster(mini), "doctor", str(tmp_path / "f"), "--probe", "--write=0", "--json", code=3))
     expect_map(found["probe"])

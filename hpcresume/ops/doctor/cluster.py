@@ -117,7 +117,7 @@ def _user_signal(found: Configuration) -> Finding:
         return ok(AREA, name, "a preemption sends the signal of the job's own --signal, B: heeded")
     what = "a preemption sends TERM to the ranks and nothing to the batch step, whatever --signal says"
     hint = ("start the ranks by srun: they hear it and save (mpiexec dies of it in 1 to 2 s); "
-            "or ask for PreemptParameters=send_user_signal (before 23.11: "
+            "or ask for PreemptParameters=send_user_signal (in older versions: "
             "SlurmctldParameters=preempt_send_user_signal)")  # fmt: skip
     return warn(AREA, name, what, hint)
 

@@ -22,6 +22,8 @@ __all__ = ["PACKAGES", "POLL", "facts", "main", "put"]
 
 PACKAGES = ("hpcresume", "numpy", "torch", "mpi4py", "h5py", "xxhash", "msgspec")
 """Those whose versions must be the same on all nodes of a job."""
+LATE = 5.0
+"""Seconds for the folder to become visible; and the others answer meanwhile, before srun ends all with this one."""
 POLL = 0.003
 """Seconds between two looks for the next file."""
 
@@ -56,8 +58,14 @@ def put(path: Path, value: dict[str, Any]) -> None:
 
 
 def main(folder: Path, name: str, seconds: float) -> int:
-    """Answer until told to stop, or for so many seconds."""
+    """Answer until told to stop, or for so many seconds. 1: there is no such folder here."""
     until = time.monotonic() + seconds
+    late = time.monotonic() + LATE
+    while not folder.is_dir():
+        if time.monotonic() > late:
+            sys.stderr.write(f"{folder} is not seen on {node_name(os.environ)}\n")
+            return 1
+        time.sleep(0.1)
     put(folder / f"facts-{name}.json", facts())
     number = 0
     while time.monotonic() < until and not (folder / "stop").exists():

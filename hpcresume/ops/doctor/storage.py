@@ -136,15 +136,19 @@ def _rename(folder: Path) -> tuple[float, int]:
     text = [f"{number:08d}" * 64 for number in range(2)]
     target.write_text(text[0])
 
+    begun = threading.Event()
+
     def look() -> None:
         while not stop.is_set():
             try:
                 torn[0] += target.read_text() not in text
-            except FileNotFoundError:
+            except OSError:  # ESTALE too: a reader of a generation would meet it as well
                 torn[0] += 1
+            begun.set()
 
     reader = threading.Thread(target=look, daemon=True)
     reader.start()
+    begun.wait()
     try:
         for number in range(RENAMES):
             scratch_file = folder / "before"
