@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import digest
 from tests.slurm.test_launch import Job, assert_same
 
 pytestmark = pytest.mark.timeout(240)
@@ -17,6 +18,10 @@ def preempt(cluster: Cluster, out: Path) -> None:
     high = out / "high.sh"
     high.write_text("#!/bin/sh\nsleep 2\n")
     cluster.submit(high, "--partition=high", "--nodes=2", "--exclusive", f"--output={out / 'high.log'}")
+
+
+def over(job: Job) -> bool:
+    return job.state()["JobState"] not in ("RUNNING", "PENDING", "COMPLETING")
 
 
 def test_scontrol_requeue_by_a_person_is_the_operators_doing_and_the_job_comes_back_once(
@@ -48,6 +53,29 @@ def test_a_preemption_that_warns_the_ranks_only_is_told_as_one(
     job.wait_until_ended()
     assert_same(job, uninterrupted, attempts=2)
     assert job.causes() == ["preempted", "done"]
+
+
+@pytest.mark.slurm_versions
+@pytest.mark.parametrize("grace", [0, 20])
+def test_a_partition_that_cancels_whom_it_preempts_does_not_end_the_run(
+    cluster: Cluster, uninterrupted: dict[str, object], tmp_path: Path, grace: int
+) -> None:
+    """PreemptMode=CANCEL: Slurm starts nothing again; without a grace it looks like scancel."""
+    name = f"fleeting{grace}"
+    cluster.command("scontrol", "create", f"PartitionName={name}", "Nodes=ALL", "PreemptMode=CANCEL", "PriorityTier=1",
+                    f"GraceTime={grace}", "State=UP")  # fmt: skip
+    job = Job(cluster, tmp_path, f"--partition={name}")
+    try:
+        job.wait_for_step(20)
+        preempt(cluster, tmp_path)
+        # 24.11 calls the job PREEMPTED even after its second life has exited with 0.
+        cluster.wait(lambda: (job.run / "DONE").exists() and over(job), f"end of the run\n{job.text()}", 150)
+        assert digest(tmp_path) == uninterrupted["digest"], job.text()
+        assert job.causes() == ["preempted", "done"]
+    finally:
+        cluster.command("scancel", job.id, check=False)
+        cluster.wait(lambda: over(job), "its end")
+        cluster.command("scontrol", "delete", f"PartitionName={name}")
 
 
 def test_a_job_that_asked_for_no_warning_comes_back_after_its_time_limit_all_the_same(
