@@ -6,11 +6,11 @@ Reads few and small parts of files that another process may be writing. Whatever
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from hpcresume.io.ends import read_ends
 from hpcresume.io.paths import AttemptPaths, RunPaths, parse_generation_name
 from hpcresume.model import Cause
 from hpcresume.policy.failures import Exposure
@@ -129,18 +129,9 @@ def _parsed(path: Path, holding: tuple[bytes, ...]) -> Iterator[dict[str, Any]]:
 
 def _ends(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return b"".join(read_ends(path, HEAD, TAIL))
     except OSError:
         return b""
-    try:
-        size = os.fstat(descriptor).st_size
-        if size <= HEAD + TAIL:
-            return os.pread(descriptor, HEAD + TAIL, 0)
-        return os.pread(descriptor, HEAD, 0) + b"\n" + os.pread(descriptor, TAIL, size - TAIL)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
 
 
 def _number(event: Mapping[str, Any], key: str) -> float | None:

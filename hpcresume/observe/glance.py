@@ -20,6 +20,7 @@ import msgspec
 
 from hpcresume.checkpoint.attempts import Holder
 from hpcresume.checkpoint.lineage import lineage
+from hpcresume.io.ends import read_ends
 from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import AttemptPaths, RunPaths, generation_name, parse_generation_name
 from hpcresume.model import FORMAT_VERSION, Cause
@@ -294,17 +295,10 @@ def _changed(path: Path) -> float | None:
 def _ends(path: Path) -> tuple[list[Record], list[Record]]:
     """The events at the beginning of a ledger and those at its end, none twice."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        head, tail = read_ends(path, HEAD, TAIL)
     except FileNotFoundError:
         return [], []
-    try:
-        size = os.fstat(descriptor).st_size
-        if size <= HEAD + TAIL:
-            return [], _records(os.pread(descriptor, HEAD + TAIL, 0))
-        head, tail = os.pread(descriptor, HEAD, 0), os.pread(descriptor, TAIL, size - TAIL)
-    finally:
-        os.close(descriptor)
-    return _records(head[: head.rfind(b"\n") + 1]), _records(tail[tail.find(b"\n") + 1 :])
+    return _records(head), _records(tail)
 
 
 def _records(data: bytes) -> list[Record]:

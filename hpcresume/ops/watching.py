@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hpcresume.errors import SlurmError
@@ -18,7 +18,8 @@ from hpcresume.observe.ledger_reader import MetricRecord, Record
 from hpcresume.observe.metrics_end import last_metrics
 from hpcresume.observe.narrate import Line, narrate
 from hpcresume.ops.overview import Row, overview
-from hpcresume.slurm.queue import QueuedJob, ask_queue
+from hpcresume.ops.seldom import AskQueue, Seldom
+from hpcresume.slurm.queue import ask_queue
 
 __all__ = ["Look", "Watcher", "words_of"]
 
@@ -27,10 +28,6 @@ PACE_SECONDS = 60.0
 SURE_LOOKS = 2
 """A run counts as held or ended when Slurm has been asked so often in a row and it is still so: between the end of an
 attempt and the requeue of its job there may be a moment that looks alike."""
-SOON = 3.0
-"""Seconds until Slurm is asked again when an attempt has ended, or such a moment is to be looked at again."""
-
-AskQueue = Callable[[Iterable[str]], Mapping[str, QueuedJob]]
 
 
 @dataclass(frozen=True)
@@ -66,16 +63,13 @@ class Watcher:
     ask_every: float = 30.0
     ask: AskQueue = ask_queue
     clock: Callable[[], float] = time.monotonic
-    _asked_at: float = float("-inf")
-    _answer: Mapping[str, QueuedJob] = field(default_factory=dict)
-    _error: SlurmError | None = None
-    _questions: int = 0
     _sure: int = 0
     _sure_at: int = -1
     _steps: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._follower = RunFollower(self.run, ("session", "supervisor"))
+        self._slurm = Seldom(self.ask, self.ask_every, self.clock)
 
     def look(self) -> Look:
         """Look now.
@@ -86,8 +80,8 @@ class Watcher:
         updates = self._follower.poll()
         if any(u.source == "supervisor" and u.record.event in ("started", "ended", "requeue")  # type: ignore[union-attr]
                for u in updates):  # fmt: skip
-            self._asked_at = min(self._asked_at, self.clock() - self.ask_every + SOON)
-        row = overview([self.run.root], ask=self._ask).rows[0]
+            self._slurm.soon()
+        row = overview([self.run.root], ask=self._slurm).rows[0]
         newest = row.seen.newest
         metrics = last_metrics(self.run.attempt(newest.attempt).metrics) if newest is not None else None
         pace = self._pace(row)
@@ -95,20 +89,7 @@ class Watcher:
         if pace and newest is not None and newest.total is not None and row.state.state == "running":
             left = max(0, newest.total - newest.step) / pace
         lines = [line for update in updates for line in words_of(update)]
-        return Look(row, tuple(lines), tuple(updates), metrics, pace, left, self._over(row), self._error)
-
-    def _ask(self, job_ids: Iterable[str]) -> Mapping[str, QueuedJob]:
-        """Slurm's answer, or the last one while that is fresh enough."""
-        if self.clock() - self._asked_at >= self.ask_every:
-            self._asked_at = self.clock()
-            self._questions += 1
-            try:
-                self._answer, self._error = self.ask(job_ids), None
-            except SlurmError as error:
-                self._error = error
-        if self._error is not None:
-            raise self._error
-        return self._answer
+        return Look(row, tuple(lines), tuple(updates), metrics, pace, left, self._over(row), self._slurm.error)
 
     def _over(self, row: Row) -> bool:
         state = row.state.state
@@ -117,9 +98,9 @@ class Watcher:
         if state not in ("held", "ended"):
             self._sure, self._sure_at = 0, -1
             return False
-        if row.job_id is None or self._questions != self._sure_at:
-            self._sure, self._sure_at = self._sure + 1, self._questions
-            self._asked_at = min(self._asked_at, self.clock() - self.ask_every + SOON)
+        if row.job_id is None or self._slurm.questions != self._sure_at:
+            self._sure, self._sure_at = self._sure + 1, self._slurm.questions
+            self._slurm.soon()
         return self._sure >= SURE_LOOKS
 
     def _pace(self, row: Row) -> float | None:
