@@ -31,7 +31,8 @@ demo: $(READY) ## a real training: warned, killed, damaged, resumed, compared wi
 	@$(RUN) hpcresume demo
 
 test: $(READY) ## the tests (no Slurm needed)
-	$(RUN) pytest -n $(TEST_WORKERS) --dist worksteal -m "not slurm and not storage and not full" $(PYTEST_ARGS)
+	$(RUN) pytest -n $(TEST_WORKERS) --dist worksteal -m "not slurm and not storage and not full and not alone" $(PYTEST_ARGS)
+	$(RUN) pytest -n 0 -rP -m alone $(PYTEST_ARGS) $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
 
 test-full: $(READY) ## the tests with every cell of every matrix (an hour; no Slurm needed)
 	$(RUN) pytest -m "not slurm and not storage" $(PYTEST_ARGS)

@@ -8,7 +8,6 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from hpcresume.errors import RunDirectoryError, SlurmError
 from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
+from hpcresume.io.readers import read_each
 from hpcresume.observe.glance import Glance, glance
 from hpcresume.ops.chain_record import Chain, chain_of_stage, is_chain, read_chain
 from hpcresume.ops.run_state import Known, RunState, judge
@@ -26,8 +26,6 @@ __all__ = ["Overview", "Row", "as_json", "find_runs", "is_run", "overview", "row
 
 DEPTH = 2
 """How far below a folder runs are looked for: runs/NAME and runs/GROUP/NAME."""
-READERS = 16
-"""Runs looked at together: on a parallel filesystem each small read waits for a server, not for the processor."""
 
 AskQueue = Callable[[Iterable[str]], Mapping[str, QueuedJob]]
 
@@ -123,9 +121,7 @@ def _below(folder: Path, depth: int) -> list[Path]:
     with os.scandir(folder) as entries:
         children = sorted(Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
     found: list[Path] = []
-    with ThreadPoolExecutor(READERS) as pool:
-        kinds = pool.map(_may_be_run, children)
-    for child, one in zip(children, kinds, strict=True):
+    for child, one in zip(children, read_each(_may_be_run, children), strict=True):
         if one:
             found.append(child)
         elif stages := _stages_if_readable(child):
@@ -160,7 +156,7 @@ def overview(
 
     Jobs of finished runs are asked for only with `finished`.
     """
-    looked = _look_at(runs)
+    looked = read_each(_look, runs)
     wanted = [job_id for each in looked if finished or not each.seen.done for job_id in each.job_ids]
     queue: Mapping[str, QueuedJob] = {}
     error: SlurmError | None = None
@@ -173,13 +169,6 @@ def overview(
     names = _short_names(runs)
     rows = [_row(name, each, queue, error is None, moment) for name, each in zip(names, looked, strict=True)]
     return Overview(tuple(rows), error)
-
-
-def _look_at(runs: Sequence[Path]) -> list[_Looked]:
-    if len(runs) == 1:
-        return [_look(runs[0])]
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(_look, runs, chunksize=1))
 
 
 def _look(run: Path) -> _Looked:

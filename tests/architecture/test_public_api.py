@@ -78,11 +78,13 @@ def test_neither_the_import_nor_the_help_loads_anything_heavy(program):
     assert HEAVY.isdisjoint(names)
 
 
+@pytest.mark.alone
 def test_importing_takes_at_most_80_ms():
     program = "import time; t = time.perf_counter(); import hpcresume; print(time.perf_counter() - t)"
     assert statistics.median(float(fresh(program)) for _ in range(7)) <= IMPORT_BUDGET
 
 
+@pytest.mark.alone
 def test_help_takes_at_most_250_ms_from_start_to_exit():
     assert statistics.median(seconds_of_help() for _ in range(7)) <= HELP_BUDGET
 

@@ -18,6 +18,7 @@ from hpcresume.cli.main import VERBS, main
 from tests.support.mpi import child_environment
 
 
+@pytest.mark.alone
 def test_help_takes_at_most_250_ms_with_the_interpreter_s_start():
     command = [sys.executable, "-m", "hpcresume", "--help"]
     seconds = []

@@ -124,6 +124,7 @@ def test_a_torch_peer_that_never_comes_is_an_error_after_gloos_own_timeout(tmp_p
     assert under_torch("torch_peer_is_late", tmp_path, 2) == ["RanksMissingError", None]
 
 
+@pytest.mark.alone
 @pytest.mark.mpi
 def test_a_vote_of_two_ranks_costs_microseconds(tmp_path):
     seconds = under_mpi("vote_cost", tmp_path, 2)
@@ -131,6 +132,7 @@ def test_a_vote_of_two_ranks_costs_microseconds(tmp_path):
     assert max(seconds) < 1e-3
 
 
+@pytest.mark.alone
 def test_a_vote_of_two_ranks_costs_less_than_a_millisecond_under_torch(tmp_path):
     seconds = under_torch("vote_cost", tmp_path, 2)
     print(f"a vote of 2 ranks under gloo costs {max(seconds) * 1e6:.1f} µs")

@@ -242,6 +242,7 @@ def test_a_single_rank_is_not_watched():
         assert threading.active_count() == before
 
 
+@pytest.mark.alone
 def test_a_guard_costs_less_than_two_microseconds():
     watchdog = Watchdog(ThreadRanks(ThreadWorld(2), 0), None, 300.0)
 

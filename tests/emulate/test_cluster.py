@@ -40,6 +40,7 @@ def script(folder: Path, text: str, *directives: str, name: str = "job.sbatch") 
 # ---- figures
 
 
+@pytest.mark.alone
 def test_a_cluster_starts_and_ends_within_half_a_second():
     seconds = []
     for _ in range(3):

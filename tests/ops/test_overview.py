@@ -34,6 +34,7 @@ def submitted(run: Path, job: str, **facts) -> None:
     (run / "submit" / "job.json").write_text(json.dumps({"job_id": job, "submitted_at": time.time(), **facts}))
 
 
+@pytest.mark.alone
 def test_a_thousand_runs_take_a_second_and_one_question(tmp_path):
     make_runs(tmp_path, 1000, first_job=5000)
     seconds = []

@@ -16,6 +16,7 @@ LIMIT = 100.0
 """Microseconds of CPU."""
 
 
+@pytest.mark.alone
 @pytest.mark.mpi
 def test_an_empty_step_costs_at_most_100_microseconds_of_cpu(run):
     """The median over windows of 5000 steps: a rank whose peer is not scheduled spins, and that is not ours."""
