@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcresume.errors import ConfigError
+from hpcresume.io.bounded_run import run_bounded
 
 __all__ = ["Mpiexec", "as_root", "find_mpiexec", "open_mpi_variables"]
 
@@ -96,9 +97,7 @@ def find_mpiexec() -> Mpiexec:
 
 def _version(program: str) -> str:
     try:
-        done = subprocess.run(
-            [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
-        )
+        done = run_bounded([program, "--version"], 30)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"mpiexec does not run: {error}", where=program) from error
     return (done.stdout + done.stderr).decode(errors="replace")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcresume.errors import ConfigError
+from hpcresume.io.bounded_run import run_bounded
 from hpcresume.io.mpiexec import find_mpiexec
 from hpcresume.io.processes import SHIM
 from hpcresume.launch.torchrun import agent_command, srun_words
@@ -42,7 +43,7 @@ class Start:
 def probe(arguments: Sequence[str]) -> str | None:
     """Run a short command; return stdout and stderr together, or None when it is missing, fails or hangs."""
     try:
-        done = subprocess.run(list(arguments), stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+        done = run_bounded(arguments, 20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return (done.stdout + done.stderr).decode(errors="replace") if done.returncode == 0 else None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcresume.errors import SlurmError
+from hpcresume.io.bounded_run import run_bounded
 from hpcresume.policy.job_facts import JobFacts
 from hpcresume.slurm.job_text import parse_job
 
@@ -110,9 +111,7 @@ def execute(arguments: Sequence[str], timeout: float) -> Answer:
     unwanted = ("SLURM_TIME_FORMAT", "SQUEUE_", "SCONTROL_", *(_OF_A_JOB if arguments[0] == "sbatch" else ()))
     environ = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(unwanted)} | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            list(arguments), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, env=environ, check=False
-        )
+        done = run_bounded(arguments, timeout, environ)
     except subprocess.TimeoutExpired:
         return Answer(None, "", f"{_SILENT} {timeout:g} s")
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcresume.errors import SlurmError
+from hpcresume.io.bounded_run import run_bounded
 from hpcresume.slurm.commands import TIMEOUT, Answer, Execute, execute
 
 __all__ = ["Partition", "partition", "queue_states", "sbatch"]
@@ -60,7 +61,7 @@ def sbatch(script: Path, options: Sequence[str] = (), *, timeout: float = SBATCH
     """
     words = ["sbatch", "--parsable", *options, str(script)]
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
+        done = run_bounded(words, timeout)
     except FileNotFoundError as error:
         hint = "submit on a login node; hpcresume emulate runs the script here"
         raise SlurmError("there is no sbatch here", where="PATH", hint=hint) from error

@@ -4,6 +4,7 @@ own, since an MPI that does not fit its launcher aborts or hangs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcresume.errors import ConfigError
+from hpcresume.io.bounded_run import run_bounded
 from hpcresume.launch.starter import Start, plan_start
 from hpcresume.ops.doctor.finding import Finding, bad, ok, unknown, warn
 from hpcresume.slurm.environment import SlurmEnvironment
@@ -55,7 +57,8 @@ def try_start(arguments: Sequence[str], environ: Mapping[str, str], seconds: flo
             process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=2)
         return Tried(None, words=f"no answer within {seconds:g} s")
     lines = [line for line in (err or out).decode(errors="replace").splitlines() if line.strip(" -*=")]
     return Tried(process.returncode, tuple(_ranks(out)), " ".join(lines[-1].split())[:200] if lines else "")
@@ -148,8 +151,7 @@ def hdf5_finding() -> Finding:
     """Which HDF5; a build without MPI lacks nothing that hpcresume uses."""
     name = "HDF5"
     try:
-        done = subprocess.run([sys.executable, "-c", HDF5], stdin=subprocess.DEVNULL, capture_output=True,
-                              timeout=SECONDS, check=False)  # fmt: skip
+        done = run_bounded([sys.executable, "-c", HDF5], SECONDS)
         package, library, parallel = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return bad(AREA, name, f"h5py does not come up within {SECONDS:g} s", "pip install --force-reinstall h5py")
