@@ -19,7 +19,7 @@ if [ -n "$missing" ]; then
     "$here/install_debian.sh" slurm-wlm slurmd slurmctld slurm-client munge libpmix-dev
 fi
 
-# Without these two the tests of accounting, and those of a second version, are skipped and say so.
+# Without these two the tests of accounting, and those of a second version, are skipped and say so; in CI they fail.
 if [ -n "$(missing_of slurmdbd mariadbd mariadb-install-db my_print_defaults)" ]; then
     "$here/install_debian.sh" slurmdbd mariadb-server-core mariadb-client-core || true
 fi

@@ -35,7 +35,8 @@ class Generations:
         self._run = RunPaths(run_path(run))
         self._run_id: str = read_run(self._run)["run_id"]
 
-    def _scan(self) -> tuple[_List, _Damage]:
+    def scan(self) -> tuple[_List, _Damage]:
+        """Both `list()` and `damaged()`, for whom each manifest is read once."""
         good, bad = [], []
         for name in committed_names(self._run):
             path = self._run.generations / name
@@ -47,11 +48,11 @@ class Generations:
 
     def list(self) -> _List:
         """Every generation whose manifest is whole, ascending by step and attempt; orphans included."""
-        return self._scan()[0]
+        return self.scan()[0]
 
     def damaged(self) -> _Damage:
         """Generations whose manifest is missing, damaged, unreadable, or of another format or run, and why."""
-        return self._scan()[1]
+        return self.scan()[1]
 
     def lineage(self) -> _List:
         """The generations a restore would try, newest first."""

@@ -15,6 +15,8 @@ Exit codes
    0  the run goes on, and nothing was lost (or, with --dry-run, told)
    1  the run goes on, and steps were lost, a generation was damaged, or a repeated step came out different
    2  nobody could be asked: --yes is needed where there is no terminal
+   3  the run goes on, and nothing was lost this time; a real preemption or time limit would leave too little time to
+      save, or just enough (the rows grace, KillWait, lead)
   69  Slurm cannot be asked or refuses, the job is not yours, or would not come back
   73  there is no run, or it is not at work
   77  it did not come back in time, or is held: hpcresume why RUN
@@ -22,7 +24,8 @@ Exit codes
 
 JSON: order, warned, before, after (attempts), step, warned_after, warned_step, saved_after, saved, saved_step,
 save_seconds, ended_after, cause, again_after, restored, restored_step, restore_seconds, skipped[], first_step_after,
-first_step, lost, repeated_steps_compared, different_steps[], finished, problem, verdict (nothing lost, lost, not back).
+first_step, lost, repeated_steps_compared, different_steps[], finished, problem, judged[against (grace, KillWait,
+lead), given, used, verdict (ok, warn, bad, unknown), what, try], verdict (nothing lost, too tight, lost, not back).
 Times are seconds since the order; what is not known is null. --dry-run: run, job_id, order, purpose.
 """
 

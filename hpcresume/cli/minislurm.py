@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hpcresume.cli.interrupts import clear_away_at_term
 from hpcresume.cli.output import Column, echo_json, echo_table, json_option
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ or step by step:
   sbatch job.sh
   hpcresume minislurm kill-node /tmp/mini n2
   hpcresume minislurm down /tmp/mini
+
+Ctrl-C (exit code 130) and TERM (143) end what was started.
 
 Needs Slurm's packages and no root: as a plain user it needs user namespaces, and jobs run as that user. The error
 names the packages, or the setting, that is missing. docs/MINISLURM.md has more.
@@ -109,7 +110,7 @@ def _up(directory: Path, as_json: bool, **shape: Any) -> None:
     DIR is new or empty, and short: there are unix sockets in it. Prints the lines that lead a shell to the cluster.
     """
     cluster = _cluster(directory, shape)
-    signal.signal(signal.SIGTERM, _interrupt)
+    clear_away_at_term()
     began = time.monotonic()
     cluster.up()
     seconds = time.monotonic() - began
@@ -131,7 +132,7 @@ def _run(words: tuple[str, ...], directory: Path | None, keep_logs: Path | None,
 
     sbatch, srun and their kind speak with the cluster in COMMAND. Nothing is left, even after a kill -9.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    clear_away_at_term()
     with contextlib.ExitStack() as stack:
         if directory is None:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpcresume-mini-")))
@@ -222,7 +223,7 @@ def _start_node(directory: Path, node: str) -> None:
     """Power a node on, or start its slurmd again; wait until Slurm may use it."""
     from hpcresume.testing.minislurm.cluster import MiniSlurm
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    clear_away_at_term()
     cluster = MiniSlurm.attach(directory)
     cluster.start_node(node)
     cluster.let_go()
@@ -246,7 +247,3 @@ def _pid(pid: int | None) -> str:
 def _echo_variables(variables: dict[str, str], form: str) -> None:
     for name, value in variables.items():
         click.echo(f"{name}={value}" if form == "github" else f"export {name}={shlex.quote(value)}")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

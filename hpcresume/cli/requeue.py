@@ -108,4 +108,4 @@ def _chain(chain: Chain, only: tuple[str, ...], path: str, *, dry_run: bool, as_
 def _submit_function(spec: JobSpec) -> str:
     from hpcresume.integrations.submitit import submit
 
-    return str(submit(spec, cluster="slurm").job_id)
+    return str(submit(spec, cluster="slurm", again=True).job_id)  # who is at work was looked at before

@@ -121,4 +121,4 @@ def _say_noted(plan: Plan) -> None:
 def _submit_function(spec: JobSpec) -> str:
     from hpcresume.integrations.submitit import submit
 
-    return str(submit(spec, cluster="slurm").job_id)
+    return str(submit(spec, cluster="slurm", again=True).job_id)  # who is at work was looked at before

@@ -18,6 +18,8 @@ __all__ = ["Answer", "call_roll", "is_called", "leave_mark", "ranks_text"]
 _WAIT = re.compile(r"(\d{8,})-[a-z0-9-]*")
 _MARK = re.compile(r"\d{5,}")
 _SLUG_LENGTH = 60
+MOST_SPANS = 16
+"""Ranks, or rows of neighbouring ranks, that are named: every second one of thousands is cut short."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,14 @@ class Answer:
         """One line for the user, about a wait called `name` that took `seconds`."""
         if not self.missing:
             return f"every rank has reached {name!r}, and it has not ended after {seconds:g} s"
-        line = f"{ranks_text(self.missing)} not reached {name!r} after {seconds:g} s"
+        have = "has" if len(self.missing) == 1 else "have"
+        line = f"{ranks_text(self.missing)} {have} not reached {name!r} after {seconds:g} s"
         places = [f"rank {rank} was last seen in {place!r}" for rank, place in self.elsewhere]
         return "; ".join([line, *places])
 
 
 def ranks_text(ranks: Iterable[int]) -> str:
-    """`rank 3 has`, `ranks 1, 3, 8-11 have`: a thousand ranks must fit on a line."""
+    """`rank 3`, `ranks 1, 3, 8-11`: a thousand ranks must fit on a line."""
     numbers = sorted(ranks)
     spans: list[list[int]] = []
     for rank in numbers:
@@ -47,7 +50,8 @@ def ranks_text(ranks: Iterable[int]) -> str:
         else:
             spans.append([rank, rank])
     parts = [f"{a}" if a == b else f"{a}, {b}" if b == a + 1 else f"{a}-{b}" for a, b in spans]
-    return f"rank {parts[0]} has" if len(numbers) == 1 else f"ranks {', '.join(parts)} have"
+    rest = f" … ({len(numbers)} in all)" if len(parts) > MOST_SPANS else ""
+    return f"rank{'' if len(numbers) == 1 else 's'} {', '.join(parts[:MOST_SPANS])}{rest}"
 
 
 def is_called(directory: Path, serial: int) -> bool:

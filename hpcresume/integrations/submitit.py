@@ -24,6 +24,7 @@ from hpcresume.config.job_spec import JobSpec
 from hpcresume.console import flush, tell
 from hpcresume.errors import ConfigError, FencedError, RunBusyError
 from hpcresume.integrations import submitit_slurm
+from hpcresume.integrations.submitit_alone import alone
 from hpcresume.integrations.submitit_call import check_call, refuse_finished, takes_run
 from hpcresume.integrations.submitit_errors import reported, uncompleted, write_error
 from hpcresume.integrations.submitit_local import begin_again_locally, join_local_ranks, local_time_is_up
@@ -212,7 +213,7 @@ def _come_back_in_slurm(place: Place, rendezvous: Rendezvous, timeouts: int | No
         if trouble:
             raise uncompleted(trouble)
         raise SystemExit(0)
-    reason = submitit_slurm.bring_back(rendezvous, timeouts)
+    reason = submitit_slurm.bring_back(rendezvous, timeouts, end)
     if reason:
         error = uncompleted(reason)
         # Slurm's pmix plugin ends the step with its first task that fails: the others report what is stored first.
@@ -274,6 +275,7 @@ def submit(
     *iterables: Iterable[Any],
     cluster: str | None = None,
     folder: str | os.PathLike[str] | None = None,
+    again: bool = False,
 ) -> Any:
     """Submit the function of a job description through submitit.
 
@@ -287,6 +289,7 @@ def submit(
         cluster: "slurm", "local" or "debug"; None: Slurm where there is one, else this machine.
         folder: for submitit's files and logs; made private (0700), refused when it is somebody else's.
             Default: RUN/submitit.
+        again: also when a run has a job in Slurm's queue or at work.
 
     Returns:
         submitit's job, or a list of them with `iterables`.
@@ -295,6 +298,7 @@ def submit(
         ConfigError: something in the description is wrong; the iterables are empty, not of one length, or given
             together with `args`; the function does not take such arguments; the run, or with `iterables` every one
             of them, is finished; or submitit is missing.
+        RunBusyError: a job of the run is in Slurm's queue or at work, or is being submitted at this moment.
         RunDirectoryError: the folder is not ours alone.
         SlurmError: sbatch refuses.
     """
@@ -303,9 +307,10 @@ def submit(
     if not iterables:
         check_call(request.function, request.args, request.kwargs, run=request.run)
         refuse_finished([request.run], request.folder)
-        job = submitit_jobs.submit_one(request, task)
-        if request.cluster == "slurm":
-            record_submission(request, request.run, str(job.job_id))
+        with alone(request, [request.run], again=again):
+            job = submitit_jobs.submit_one(request, task)
+            if request.cluster == "slurm":
+                record_submission(request, request.run, str(job.job_id))
         return job
     if request.args:
         what = "positional arguments are in the description and in the lists, and each task has one set of them"
@@ -313,9 +318,10 @@ def submit(
     sets = submitit_jobs.argument_sets(iterables)
     for arguments in sets:
         check_call(request.function, arguments, request.kwargs, run=request.run)
-    refuse_finished([f"{request.run}-{index}" for index in range(len(sets))], request.folder)
-    with submitit_jobs.prepared(request, tasks=len(sets)) as executor:
+    runs = [f"{request.run}-{index}" for index in range(len(sets))]
+    refuse_finished(runs, request.folder)
+    with alone(request, runs, again=again), submitit_jobs.prepared(request, tasks=len(sets)) as executor:
         jobs = task._submit_each(executor, sets, request.kwargs)
     for index, job in enumerate(jobs if request.cluster == "slurm" else ()):
-        record_submission(request, f"{request.run}-{index}", str(job.job_id), task=index)
+        record_submission(request, runs[index], str(job.job_id), task=index)
     return jobs

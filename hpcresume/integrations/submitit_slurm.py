@@ -16,17 +16,21 @@ from types import FrameType
 
 from hpcresume.errors import SlurmError
 from hpcresume.io.durable import write_durably
-from hpcresume.io.paths import AttemptPaths
-from hpcresume.launch.comeback import PATIENCE, carry_out
+from hpcresume.io.paths import AttemptPaths, RunPaths
+from hpcresume.launch.closing import close_before_start
+from hpcresume.launch.comeback import carry_out
 from hpcresume.launch.deadline import deadline_facts
 from hpcresume.launch.ending import conclude
 from hpcresume.launch.facts import asker
 from hpcresume.launch.gate import admit
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import Journal
+from hpcresume.launch.last_wait import await_slurm
 from hpcresume.launch.opening import open_record
 from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.patience import PATIENCE
 from hpcresume.launch.records import (
+    awaited_until,
     committed_step,
     holding_job,
     past_attempts,
@@ -46,7 +50,8 @@ __all__ = ["EndSequence", "await_end", "bring_back", "hold_before_start", "wait_
 FAREWELL_SECONDS = 60.0
 """How long a task waits for the end that follows an accepted requeue."""
 SILENCE_SECONDS = PATIENCE + 600.0
-"""How long the others wait for a sign of rank 0, which asks a silent controller for as long as a supervisor does."""
+"""How long the others wait for a sign of rank 0, which asks a silent controller for as long as a supervisor does; and
+for the next one, where it has recorded until when it waits itself."""
 LOOK_EVERY = 0.2
 OTHERS_SECONDS = 2.0
 """How long the rank that was refused waits for the others to report it."""
@@ -82,20 +87,23 @@ class EndSequence:
         return self._came
 
 
-def bring_back(rendezvous: Rendezvous, most_timeouts: int | None) -> str:
+def bring_back(rendezvous: Rendezvous, most_timeouts: int | None, end: EndSequence) -> str:
     """On the rank that kept the record: decide, record, and have Slurm do it.
 
     "" when Slurm will start the job again, or keeps it in the queue, held, until a person releases it; else why not.
+    Where Slurm will not be told, and starts a preempted job again by itself once it has ended it, that is waited for.
 
     Args:
         rendezvous: where the session left what it claimed and decided.
         most_timeouts: submitit's `max_num_timeout`, None when unknown.
+        end: notices the end of the job when it comes.
     """
     slurm, claimed = SlurmEnvironment.from_environ(os.environ), rendezvous.claimed()
     if claimed is None or slurm.job_id is None:
         return "no attempt was claimed"
     options, journal = _options(claimed.run.root), Journal()
-    open_record(journal, claimed, slurm, options)  # a supervisor does so at the start: here the rank that outlived it
+    # A supervisor does so at the start: here the rank that outlived it.
+    open_record(journal, claimed, slurm, options, supervised=False)
     journal.record("started", kind="submitit", job_id=slurm.job_id, restart=slurm.restart_count,
                    host=os.uname().nodename, node=slurm.node_name, nodes=slurm.node_list, pid=os.getpid())  # fmt: skip
     evidence = _evidence(rendezvous, claimed, slurm)
@@ -108,6 +116,8 @@ def bring_back(rendezvous: Rendezvous, most_timeouts: int | None) -> str:
         return refused
     case = conclude(options, slurm, claimed, evidence, journal.record)
     carried = carry_out(case, Hands())
+    if carried.awaits_end:
+        carried = await_slurm(case, Hands(), end.wait)
     if carried.leaving or carried.awaits_end:
         return ""
     if case.evidence.overtaken or case.evidence.restarted:
@@ -117,16 +127,21 @@ def bring_back(rendezvous: Rendezvous, most_timeouts: int | None) -> str:
 
 
 def hold_before_start(run: Path) -> bool:
-    """At the start of a job that Slurm started again, on rank 0: what a supervisor sees to before any rank begins.
+    """At the start of a job, on rank 0: what a supervisor sees to before any rank begins.
 
-    Nodes that were lost under the attempt before are suspect from now on. An attempt that was lost with its ranks left
-    nobody to decide: when too many have ended so, the job goes back into the queue, held. Whether it did.
+    Of the attempt before, when it left nobody to say why it ended, Slurm is asked. In a job that Slurm started again
+    nodes that were lost under that one are suspect from now on. An attempt that was lost with its ranks left
+    nobody to decide: when too many have ended so, the job goes back into the queue, held. So does one whose run another
+    job has meanwhile, to wait for that one's end. Whether it did.
     """
     slurm = SlurmEnvironment.from_environ(os.environ)
-    if not slurm.restart_count or slurm.procid != 0:
+    if slurm.procid != 0:
+        return False
+    close_before_start(RunPaths(run.absolute()), slurm, Hands(), supervised=False)
+    if not slurm.restart_count:
         return False
     refused = admit(_options(run), slurm, Hands()).refused
-    return refused is not None and refused.held
+    return refused is not None and (refused.held or refused.requeued)
 
 
 def _options(run: Path) -> LaunchOptions:
@@ -175,7 +190,7 @@ def _record_deadline(claimed: Claimed, evidence: Evidence) -> None:
 
 def _evidence(rendezvous: Rendezvous, claimed: Claimed, slurm: SlurmEnvironment) -> Evidence:
     job: tuple[JobFacts, ...] = ()
-    ask = asker(slurm)
+    ask = asker(slurm, ahead=False)
     with contextlib.suppress(SlurmError):
         job = (ask(False),) if ask is not None else ()
     heard = rank_warnings(claimed.paths)
@@ -208,12 +223,12 @@ def wait_for_rank_0(
 
     Args:
         result: where rank 0 reports an error instead.
-        attempt: where it records that Slurm has accepted.
+        attempt: where it records that Slurm has accepted, or until when it waits for Slurm to end the job.
         end: notices the end when it comes.
         silence: seconds for which it may say nothing.
     """
     until = time.monotonic() + silence
-    while time.monotonic() < until:
+    while time.monotonic() < until or _is_awaited(attempt, silence):
         if end.wait(LOOK_EVERY):
             return ""
         if result is not None and result.exists():
@@ -222,3 +237,9 @@ def wait_for_rank_0(
             await_end(attempt, end)
             return ""
     return f"task 0 has not said within {silence:g} s what becomes of the job"
+
+
+def _is_awaited(attempt: AttemptPaths | None, silence: float) -> bool:
+    """Has rank 0 said that it waits for Slurm to end the job, until a moment that is not long past?"""
+    until = awaited_until(attempt) if attempt is not None else None
+    return until is not None and time.time() < until + silence

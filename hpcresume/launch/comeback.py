@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpcresume.errors import SlurmError
+from hpcresume.config.slurm_options import slurm_time
 from hpcresume.io.paths import RunPaths
+from hpcresume.launch.closing import lost_nodes
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
 from hpcresume.launch.notes import MARK, Notes, read_notes, write_notes
 from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.patience import PATIENCE, StartedAgainError, ThisStart, ask_patiently, put_back
 from hpcresume.launch.predecessors import lead_over_to
-from hpcresume.launch.records import lost_node
 from hpcresume.launch.siblings import forbidden_by_cluster, resubmit, stand_down, wait_elsewhere
 from hpcresume.model import EXIT_COME_BACK, Cause, Decision
 from hpcresume.policy.budgets import PastAttempt
@@ -37,14 +38,11 @@ from hpcresume.slurm.changes import (
     partition_nodes,
     resource_changes,
 )
-from hpcresume.slurm.commands import Requeue, RequeueAnswer, requeue, show_job
+from hpcresume.slurm.commands import Requeue, RequeueAnswer
 from hpcresume.slurm.environment import SlurmEnvironment
+from hpcresume.slurm.submission import longest_time
 
-__all__ = ["PATIENCE", "Carried", "Case", "carry_out", "put_back"]
-
-PATIENCE = 1800.0
-FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0
-"""Seconds for which a silent controller is asked to requeue, and between two tries, doubled each time."""
+__all__ = ["Carried", "Case", "carry_out"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,7 @@ class Case:
         evidence: what that rests on.
         verdict: what was decided.
         record: keeps an event in the attempt's journal.
+        waited: Slurm's own end of the job was waited for, and did not come.
     """
 
     options: LaunchOptions
@@ -72,6 +71,7 @@ class Case:
     evidence: Evidence
     verdict: Verdict
     record: Callable[..., Any]
+    waited: bool = False
 
     @property
     def facts(self) -> JobFacts | None:
@@ -82,8 +82,8 @@ class Case:
 @dataclass(frozen=True)
 class Carried:
     """What came of it: `back` when Slurm will start the job again, `held` when a person has to release it first, or
-    the number of the job that goes on instead. `leaving`: Slurm is about to end us. `awaits_end`: Slurm could not be
-    asked, and starts the job again once it has ended us itself, which is to be waited for.
+    the number of the job that goes on instead. `leaving`: Slurm is about to end us. `awaits_end`: Slurm would not be
+    told, and starts the job again once it has ended us itself, which is to be waited for (`last_wait`).
     """
 
     back: bool = False
@@ -110,13 +110,9 @@ def carry_out(case: Case, hands: Hands, requeued: RequeueAnswer | None = None) -
         return Carried()
     try:
         return _carry_out(case, hands, requeued)
-    except _StartedAgainError:
+    except StartedAgainError:
         say("Slurm has started the job again meanwhile: nothing is asked of it any more")
         return Carried()
-
-
-class _StartedAgainError(Exception):
-    """Another start of the job is at work: whatever Slurm were told of the job now, it would do to that one."""
 
 
 def _carry_out(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carried:
@@ -140,94 +136,52 @@ def _come_back_if_wanted(case: Case, hands: Hands, requeued: RequeueAnswer | Non
     return Carried()
 
 
-def put_back(
-    job_id: str,
-    record: Callable[..., Any],
-    hands: Hands,
-    *,
-    patience: float = 0.0,
-    restarts: int | None = None,
-) -> RequeueAnswer:
-    """Ask Slurm to start the job again, and record what it said.
-
-    Args:
-        job_id: the job.
-        record: keeps an event in the journal.
-        hands: how to reach Slurm.
-        patience: seconds for which a controller that does not answer is asked again. Nobody else would ask for us:
-            while it restarts or fails over, waiting costs some idle minutes, and leaving costs the run.
-        restarts: how often the job had been started before this start; None: nobody looks.
-    """
-    again = None if restarts is None else (job_id, restarts)
-    answer = _patiently(lambda: requeue(job_id, execute=hands.execute, sleep=hands.sleep), hands, patience, again)
-    record("requeue", result=answer.result.value, detail=answer.detail)
-    if answer.result is Requeue.ACCEPTED:
-        say(f"job {job_id} is back in the queue")
-    return answer
-
-
-def _patiently(
-    ask: Callable[[], RequeueAnswer], hands: Hands, patience: float, again: tuple[str, int] | None
-) -> RequeueAnswer:
-    """Ask until the controller answers.
-
-    Raises:
-        _StartedAgainError: it did not answer since this node was cut off, and has started the job elsewhere.
-    """
-    answer = ask()
-    pause, until = FIRST_WAIT, hands.clock() + patience
-    while answer.may_pass and hands.clock() + pause <= until:
-        say(f"{answer.result.value}: {answer.detail}; asking again in {pause:g} s")
-        hands.sleep(pause)
-        pause = min(2 * pause, LONGEST_WAIT)
-        if again is not None and _started_again(*again, hands):
-            raise _StartedAgainError
-        answer = ask()
-    return answer
-
-
-def _started_again(job_id: str, restarts: int, hands: Hands) -> bool:
-    try:
-        facts = show_job(job_id, name=hands.environ.get("SLURM_JOB_NAME"), execute=hands.execute, sleep=hands.sleep)
-    except SlurmError:
-        return False
-    return Evidence(job=(facts,), restarts=restarts).restarted
-
-
 def _come_back(case: Case, hands: Hands, requeued: RequeueAnswer | None) -> Carried:
     job_id = case.slurm.job_id
     assert job_id is not None, "asked by carry_out"
     hurry = case.evidence.told_to_end or requeued is not None
-    changes = [] if hurry else _changes(case, hands)
-    patience = 0.0 if hurry else PATIENCE
-    answer = (
-        requeued
-        if requeued is not None
-        else put_back(job_id, case.record, hands, patience=patience, restarts=case.evidence.restarts)
-    )
+    changes = None if hurry else _changes(case, hands)
+    answer = requeued
+    if answer is None:
+        start = None if hurry else ThisStart(job_id, case.evidence.restarts)
+        patience = 0.0 if hurry or case.waited else PATIENCE
+        answer = put_back(job_id, case.record, hands, patience=patience, start=start)
     if answer.result is Requeue.ACCEPTED:
-        _change(case, hands, _changes(case, hands) if hurry else changes)
+        _change(case, hands, changes if changes is not None else _changes(case, hands))
         wait_elsewhere(case.options, case.slurm, case.run, hands, case.record)
         return Carried(back=True)
     say(f"requeue {answer.result.value}: {answer.detail}")
     if answer.result is Requeue.UNAVAILABLE and _slurm_will(case):
-        say("a preempted job is started again by Slurm itself, once Slurm has ended it: waiting for that")
-        return Carried(awaits_end=True)
-    return _go_on_otherwise(case, hands, answer)
+        return _stay()
+    return _go_on_otherwise(case, hands, answer, changes)
+
+
+def _stay() -> Carried:
+    say("a preempted job is started again by Slurm itself, once Slurm has ended it: waiting for that")
+    return Carried(awaits_end=True)
 
 
 def _slurm_will(case: Case) -> bool:
     """Will Slurm start the job again by itself, as long as it has not left by then?
 
     Before 24.05 a job that exits in its grace is over; from then on it comes back, and is held after five times
-    (MaxBatchRequeue, slurm.conf(5)). One that is still there when its grace ends comes back on all versions.
+    (MaxBatchRequeue, slurm.conf(5)). One that is still there when its grace ends comes back on all versions. That it
+    is preempted is a guess where Slurm has never answered; so is then that it was warned of its time limit, and who
+    leaves on that guess is lost when it is wrong.
     """
-    allowed = case.facts is None or case.facts.requeueable is not False
-    return allowed and case.ending.cause is Cause.PREEMPTED and not case.evidence.told_to_end
+    if case.waited or case.evidence.told_to_end:
+        return False
+    cause, facts = case.ending.cause, case.facts
+    if facts is None:
+        return cause is Cause.PREEMPTED or (cause is Cause.WALLTIME and case.evidence.warning is not None)
+    return cause is Cause.PREEMPTED and facts.requeueable is not False and facts.being_preempted
 
 
-def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer) -> Carried:
-    """Another job instead. When that cannot be, one that stands behind this one goes on, if there is one."""
+def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer, changes: list[Change] | None) -> Carried:
+    """Another job instead. When that cannot be, one that stands behind this one goes on, if there is one.
+
+    `changes` are those that the job would have come back with; None while there was no time to gather them.
+    """
     requeueable = case.facts.requeueable if case.facts is not None else None
     if requeueable is False and not forbidden_by_cluster(hands):
         say("the job was submitted with --no-requeue, so it is not submitted again")
@@ -237,13 +191,36 @@ def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer) -> Carried
     if answer.result is not Requeue.UNAVAILABLE and case.run is not None:
         guard = case.options.guard is not False
         number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case), guard=guard,
-                          hurry=case.evidence.told_to_end)  # fmt: skip
+                          hurry=case.evidence.told_to_end, full_limit=case.options.time_limit,
+                          exclude=None if changes is None else _to_exclude(case, changes))  # fmt: skip
+    if number is None and _slurm_will(case) and (case.facts is not None or answer.may_pass):
+        return _stay()  # on a guess only where nobody has refused it
     if number is None:
         say(f"submit the job again to go on (exit code {EXIT_COME_BACK})")
         return Carried()
+    if changes is None:
+        _exclude_for(number, case, hands)
+    else:
+        _hand_over_exclusion(case, number)
     stand_down(case.slurm, case.run, hands, number)
     lead_over_to(number, case.slurm, case.run, hands)
     return Carried(resubmitted=number)
+
+
+def _to_exclude(case: Case, changes: list[Change]) -> str | None:
+    """ExcNodeList as it would have been changed, for the job that goes on instead; None: as the user has it."""
+    changed = [change.value for change in changes if change.key == "ExcNodeList"]
+    notes = read_notes(case.run.root if case.run is not None else None)
+    ours = notes.job_id == case.slurm.job_id and notes.excluded
+    return changed[0] if changed else case.facts.excluded if ours and case.facts is not None else None
+
+
+def _hand_over_exclusion(case: Case, number: str) -> None:
+    """What this job kept off, and was not the user's wish, the new job keeps off."""
+    run = case.run.root if case.run is not None else None
+    notes = read_notes(run)
+    if notes.job_id == case.slurm.job_id:
+        write_notes(run, replace(notes, job_id=number))
 
 
 # ---- changes of the job that comes back
@@ -254,11 +231,11 @@ def _changes(case: Case, hands: Hands) -> list[Change]:
     pause = _pause(case)
     if pause >= 1:
         changes.append(Change("StartTime", f"now+{round(pause)}", f"{round(pause)} s of pause"))
-    changes += _full_limit(case)
     why = fallback_due(case.options.fallback, case.attempts)
-    if why:
-        changes += _fallback(case, why)
-    return [*changes, *_exclusion(case, hands)]
+    moves = _fallback(case, why, hands) if why else []
+    if not any(change.key == "TimeLimit" for change in moves):
+        changes += _full_limit(case)
+    return [*changes, *moves, *_exclusion(case, hands)]
 
 
 def _full_limit(case: Case) -> list[Change]:
@@ -277,7 +254,7 @@ def _pause(case: Case) -> float:
     return pause_before_restart(case.ending.cause, case.verdict.barren, name, case.options.pauses)
 
 
-def _fallback(case: Case, why: str) -> list[Change]:
+def _fallback(case: Case, why: str, hands: Hands) -> list[Change]:
     nodes, known = case.slurm.nnodes or 1, case.evidence.job
     shape = JobShape(
         partition=case.facts.partition if case.facts is not None else "",
@@ -286,7 +263,13 @@ def _fallback(case: Case, why: str) -> list[Change]:
         # While a job is being ended Slurm counts only what it still has.
         cpus=max((each.cpus or 0 for each in known), default=0) or case.slurm.ntasks or nodes,
     )
-    return resource_changes(resources_after(case.options.fallback, shape, keep_partition=False), f"fallback, {why}")
+    wanted, why = resources_after(case.options.fallback, shape, keep_partition=False), f"fallback, {why}"
+    changes = resource_changes(wanted, why)
+    limit = case.facts.limit if case.facts is not None else None
+    most = longest_time(wanted.partition, execute=hands.execute) if wanted.partition is not None else None
+    if most is not None and (limit is None or limit > most):  # it would wait there for ever
+        changes.append(Change("TimeLimit", slurm_time(most), f"no more than {wanted.partition} gives"))
+    return changes
 
 
 def _exclusion(case: Case, hands: Hands) -> list[Change]:
@@ -318,6 +301,23 @@ def _exclusion(case: Case, hands: Hands) -> list[Change]:
     return [Change("ExcNodeList", ",".join(sorted(theirs | set(chosen))), words)]
 
 
+def _exclude_for(number: str, case: Case, hands: Hands) -> None:
+    """Keep the job that goes on instead off suspect nodes too, which was submitted in a hurry as its user wanted it."""
+    _exclusion(case, hands)
+    run = case.run.root if case.run is not None else None
+    notes = read_notes(run)
+    if case.facts is None or notes.job_id != case.slurm.job_id or not notes.excluded:
+        return
+    theirs = expand_nodes(case.facts.excluded, execute=hands.execute, sleep=hands.sleep)
+    if theirs is None:
+        return
+    nodes, why = ",".join(sorted({*theirs, *notes.excluded})), f"{', '.join(notes.excluded)} was lost"
+    change = Change("ExcNodeList", nodes, why)
+    if not change_job(number, [change], execute=hands.execute, sleep=hands.sleep):
+        say(f"job {number}: {change.word} ({change.purpose})")
+        write_notes(run, replace(notes, job_id=number, comment=None))
+
+
 def _choose(
     case: Case, hands: Hands, suspects: tuple[Suspect, ...], facts: JobFacts, now: float, theirs: set[str]
 ) -> tuple[str, ...] | None:
@@ -337,11 +337,9 @@ def _choose(
 
 def _lost(case: Case, now: float) -> list[tuple[str, float]]:
     """Nodes that were lost under this attempt, or under the one before it as this one found out; and when."""
-    found = []
+    found: list[tuple[str, float]] = []
     if case.run is not None and case.number is not None:
-        before = lost_node(case.run, case.number)
-        if before is not None:
-            found.append(before)
+        found += lost_nodes(case.run, case.number)
     if case.ending.cause is Cause.NODE_FAILURE:
         down = sorted({node for job in case.evidence.job for node in (*job.down_nodes, *job.silent_nodes)})
         found += [(node, now) for node in down]
@@ -378,14 +376,15 @@ def _hold(case: Case, hands: Hands) -> Carried:
     comment = _comment(case, hands, f"{verdict.reason}; scontrol release {job_id} lets it go on" if stays
                        else f"held: {verdict.reason}")  # fmt: skip
     if stays:
-        patience = 0.0 if case.evidence.told_to_end else PATIENCE
-        answer = _patiently(
+        hurry = case.evidence.told_to_end
+        answer = ask_patiently(
             lambda: hold_in_queue(job_id, comment, execute=hands.execute, sleep=hands.sleep),
-            hands, patience, (job_id, case.evidence.restarts),
+            hands, 0.0 if hurry else PATIENCE, None if hurry else ThisStart(job_id, case.evidence.restarts),
         )  # fmt: skip
         case.record("held", result=answer.result.value, detail=answer.detail)
         if answer.result is Requeue.ACCEPTED:
             say(f"held in the queue: {verdict.reason}; scontrol release {job_id} lets it go on")
+            _change(case, hands, _full_limit(case))
             return Carried(held=True)
         say(f"the job cannot stay in the queue: {answer.detail}")
     else:

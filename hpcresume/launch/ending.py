@@ -10,17 +10,20 @@ from typing import Any
 from hpcresume.errors import RunDirectoryError
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.barren import barren_starts, note_barren_start, with_barren_starts
-from hpcresume.launch.comeback import Case, carry_out, put_back
+from hpcresume.launch.comeback import Case, carry_out
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.inbox import ENDING, await_ending
 from hpcresume.launch.journal import say
-from hpcresume.launch.memory import memory_kills, new_memory_kills
+from hpcresume.launch.last_wait import await_slurm
+from hpcresume.launch.memory import memory_kills, new_memory_kills, told_of_memory
 from hpcresume.launch.options import LaunchOptions, Outcome
+from hpcresume.launch.other_hands import step_aside, was_refused
+from hpcresume.launch.patience import put_back
 from hpcresume.launch.predecessors import mark_program_done
 from hpcresume.launch.records import committed_step, overtaken, past_attempts, raised, rank_warnings, stuck_in_files
 from hpcresume.launch.rendezvous import Claimed
 from hpcresume.launch.supervisor import Supervisor
-from hpcresume.model import Cause, Decision
+from hpcresume.model import EXIT_HOLD, Cause, Decision
 from hpcresume.policy.budgets import PastAttempt, follows_a_hold
 from hpcresume.policy.cause import Evidence, name_cause
 from hpcresume.policy.requeue import decide, memory_ended, uncounted
@@ -33,8 +36,6 @@ ASK_SECONDS = 8.0
 """How long the end of an attempt waits for Slurm's view of it."""
 LEAVE_SECONDS = 1.0
 """From TERM until ranks that have decided but not left are killed."""
-GRACE_PATIENCE = 1800.0
-"""How long a preempted job waits to be ended by a Slurm that cannot be asked: GraceTime is the site's choice."""
 RESCUE_SECONDS = 3.0
 """From TERM until a job at its time limit is requeued in spite of ranks that still save; KILL comes after
 max(KillWait, 5) seconds (seen: 4.6)."""
@@ -43,6 +44,9 @@ max(KillWait, 5) seconds (seen: 4.6)."""
 def finish(supervisor: Supervisor) -> Outcome:
     """Decide what becomes of the job and do it."""
     _gather(supervisor)
+    aside = _step_aside(supervisor)
+    if aside is not None:
+        return aside
     case = conclude(
         supervisor.options, supervisor.slurm, supervisor.claimed, supervisor.evidence, supervisor.journal.record
     )
@@ -50,10 +54,10 @@ def finish(supervisor: Supervisor) -> Outcome:
     if case.number is None and not mark_program_done(supervisor.options, supervisor.slurm, ending.cause):
         verdict = replace(verdict, exit_code=RunDirectoryError.exit_code)
     carried = carry_out(case, Hands(), supervisor.requeued)
+    if carried.awaits_end:
+        carried = await_slurm(case, Hands(), await_ending)
     if carried.leaving:
         _await_end(supervisor)
-    elif carried.awaits_end and not await_ending(GRACE_PATIENCE):
-        say(f"Slurm has not ended the job: submit it again to go on (exit code {verdict.exit_code})")
     return Outcome(
         exit_code=verdict.exit_code,
         decision=verdict.decision.value,
@@ -67,6 +71,16 @@ def finish(supervisor: Supervisor) -> Outcome:
         held=carried.held,
         resubmitted=carried.resubmitted,
     )
+
+
+def _step_aside(supervisor: Supervisor) -> Outcome | None:
+    """Another job has the run: nothing is recorded, and what follows does not rest on causes."""
+    if supervisor.options.run is None or not was_refused(supervisor.evidence):
+        return None
+    aside = step_aside(supervisor.options, supervisor.slurm, RunPaths(supervisor.options.run), Hands(), refused=True)
+    if aside is not None and aside.requeued:
+        _await_end(supervisor)
+    return aside
 
 
 def conclude(
@@ -90,6 +104,8 @@ def conclude(
     ending = name_cause(evidence)
     past, committed = _history(options, slurm, claimed)
     verdict = decide(ending, evidence, past, committed, options.budgets)
+    if claimed is None and options.stage and verdict.exit_code != EXIT_HOLD:
+        verdict = replace(verdict, keep=False)  # a program that fails, which those that wait for it shall see
     this = PastAttempt(
         attempt=claimed.number if claimed is not None else 0,
         cause=ending.cause,
@@ -135,6 +151,8 @@ def _gather(supervisor: Supervisor) -> None:
         rank_warnings=rank_warnings(claimed.paths) if claimed is not None else (),
         out_of_memory=new_memory_kills(supervisor.memory_before, memory_kills()),
     )
+    if evidence.decision is None and not child.clean and not evidence.out_of_memory:
+        evidence = replace(evidence, out_of_memory=told_of_memory(supervisor.slurm, supervisor.log))
     if evidence.decision is None or evidence.decision.decision is not Decision.DONE:
         supervisor.desk.ask_and_wait(ASK_SECONDS)
         supervisor.hear_the_end()
@@ -150,7 +168,8 @@ def _with_silent_nodes(evidence: Evidence, slurm: SlurmEnvironment) -> Evidence:
         return evidence
     if child.clean and not evidence.claimed:
         return evidence
-    silent = silent_nodes(slurm.node_list or "", slurm.node_name)
+    reached = any(each.reached for each in known)
+    silent = silent_nodes(slurm.node_list or "", slurm.node_name, reached=reached)
     return replace(evidence, job=(replace(known[0], silent_nodes=silent), *known)) if silent else evidence
 
 

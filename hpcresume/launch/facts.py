@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from dataclasses import replace
 
 from hpcresume.errors import SlurmError
 from hpcresume.policy.job_facts import JobFacts
-from hpcresume.slurm.batch_script import AskedWarning, asked_warning, read_batch_script
+from hpcresume.slurm.accounting import asked_on_command_line
+from hpcresume.slurm.batch_script import AskedWarning, asked_warning, parse_warning, read_batch_script
 from hpcresume.slurm.commands import down_nodes, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
+from hpcresume.slurm.silent_nodes import can_knock
 
 __all__ = ["FactsDesk", "asker"]
 
@@ -19,19 +22,29 @@ Ask = Callable[[bool], JobFacts]
 """Blocks until Slurm answers; True asks after the job's nodes too. Raises `SlurmError`."""
 
 
-def asker(slurm: SlurmEnvironment) -> Ask | None:
-    """What asks Slurm about the job that we are in, its nodes too when the job is being ended; None outside Slurm."""
+def asker(slurm: SlurmEnvironment, *, ahead: bool = True) -> Ask | None:
+    """What asks Slurm about the job that we are in, its nodes too when the job is being ended; None outside Slurm.
+
+    Args:
+        slurm: the job.
+        ahead: look around beside the first answer, for what later ones are judged by.
+    """
     job_id, nodes = slurm.job_id, slurm.node_list
     if job_id is None:
         return None
     script: list[AskedWarning | None] = []
+    around = _Around(slurm)
 
     def ask(thorough: bool) -> JobFacts:
         facts = show_job(job_id)
         if not script:
             script.append(_asked(job_id))
-        if script[0] is not None:
-            facts = replace(facts, warning_lead=script[0].lead, warns_batch=script[0].batch)
+            if ahead:
+                around.look()
+        asked = around.asked or script[0]
+        if asked is not None:
+            facts = replace(facts, warning_lead=asked.lead, warns_batch=asked.batch)
+        facts = replace(facts, reached=around.reached)
         if nodes and (thorough or facts.state != "RUNNING"):
             return replace(facts, down_nodes=down_nodes(nodes))
         return facts
@@ -39,10 +52,37 @@ def asker(slurm: SlurmEnvironment) -> Ask | None:
     return ask
 
 
+class _Around:
+    """What is found out once, in the background, while no answer waits for it.
+
+    Attributes:
+        reached: another node of the job let us in.
+        asked: the warning that was asked for on sbatch's command line, as far as accounting tells.
+    """
+
+    def __init__(self, slurm: SlurmEnvironment) -> None:
+        self.reached = False
+        self.asked: AskedWarning | None = None
+        self._slurm = slurm
+
+    def look(self) -> None:
+        """Begin to."""
+        threading.Thread(target=self._work, name="look-around", daemon=True).start()
+
+    def _work(self) -> None:
+        slurm = self._slurm
+        if slurm.nnodes != 1:
+            self.reached = can_knock(slurm.node_list or "", slurm.node_name)
+        self.asked = asked_on_command_line(slurm.job_id or "")
+
+
 def _asked(job_id: str) -> AskedWarning | None:
-    """The warning that the job's script asks for; None where it cannot be read or says nothing of it."""
+    """The warning that the job asked for, by SBATCH_SIGNAL or, which counts less (sbatch(1)), in its script's lines.
+
+    None where neither can be read or says anything of it.
+    """
     try:
-        return asked_warning(read_batch_script(job_id))
+        return parse_warning(os.environ.get("SBATCH_SIGNAL", "")) or asked_warning(read_batch_script(job_id))
     except SlurmError:
         return None
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from hpcresume.errors import ConfigError, RunBusyError
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.barren import note_barren_start, with_barren_starts
+from hpcresume.launch.closing import close_before_start, lost_nodes
 from hpcresume.launch.comeback import Case, carry_out
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
 from hpcresume.launch.notes import MARK, read_notes, write_notes
 from hpcresume.launch.options import LaunchOptions, Outcome
+from hpcresume.launch.other_hands import step_aside
 from hpcresume.launch.predecessors import lead_over_from, wait_for_stages
 from hpcresume.launch.records import holding_job, nodes_of, past_attempts
 from hpcresume.launch.rendezvous import RELEASE
@@ -72,9 +74,10 @@ def admit(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands) -> Admi
     if busy:
         say(busy)
         return Admission(options, Outcome(RunBusyError.exit_code, Decision.HOLD.value, reason=busy, run=str(run.root)))
-    waits = wait_for_stages(options, slurm, hands)
+    waits = step_aside(options, slurm, run, hands, refused=False) or wait_for_stages(options, slurm, hands)
     if waits is not None:
         return Admission(options, waits)
+    close_before_start(run, slurm, hands)
     past = _past(run, slurm)
     last = past[-1] if past else None
     if last is not None and last.decided == Decision.HOLD.value and not options.release:
@@ -89,8 +92,8 @@ def admit(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands) -> Admi
     spent = None if by_hand else spent_budget(past, options.budgets)
     if spent is not None:
         return _hold(options, slurm, run, past, *spent, hands)
-    if slurm.restart_count and last is not None:
-        _suspect_nodes(options, run, last, hands)
+    if last is not None:
+        _suspect_nodes(options, run, last, hands, again=not by_hand)
     take_over(options, slurm, run, hands)
     _lead_over(options, slurm, run, hands)
     return Admission(options, shared=_shared(options, past))
@@ -119,7 +122,7 @@ def _hold(
 def _at_work(run: RunPaths, slurm: SlurmEnvironment, hands: Hands) -> str:
     """Which other job trains this run at this moment, in words; "" for none. Its guard, too, is none of our business.
 
-    A job that comes back to a run that another one has meanwhile waits for it instead: its ranks find that out.
+    A job that comes back to a run that another one has meanwhile waits for it instead (`step_aside`).
     """
     if slurm.job_id is None or slurm.restart_count or stands_behind(hands.environ, slurm):
         return ""
@@ -133,18 +136,26 @@ def _at_work(run: RunPaths, slurm: SlurmEnvironment, hands: Hands) -> str:
     return f"job {holder} is still running attempt {newest} of {run.root}: wait for it, or cancel it"
 
 
-def _suspect_nodes(options: LaunchOptions, run: RunPaths, last: PastAttempt, hands: Hands) -> None:
+def _suspect_nodes(options: LaunchOptions, run: RunPaths, last: PastAttempt, hands: Hands, *, again: bool) -> None:
     """MPI notices a dead node within a second, Slurm after its SlurmdTimeout: what looked like a crash then, may have
-    been a lost node. It is down now, so not among this start's; the next one is kept off it.
+    been a lost node. It is down now, so not among this start's; the next one is kept off it. `again`: the last attempt
+    has ended just now, so that what is down was probably lost under it.
     """
-    if last.attempt == 0 or last.cause not in (Cause.CRASH, Cause.UNKNOWN) or options.exclusion.seconds <= 0:
+    if last.attempt == 0 or options.exclusion.seconds <= 0:
         return
-    down = down_nodes(nodes_of(run.attempt(last.attempt)), execute=hands.execute, sleep=hands.sleep)
-    if down:
-        notes = read_notes(run.root)
-        suspects = add_suspects(notes.suspects, down, hands.clock(), options.exclusion)
+    lost = lost_nodes(run, last.attempt + 1)
+    if not lost and again and last.cause in (Cause.CRASH, Cause.UNKNOWN):
+        down = down_nodes(nodes_of(run.attempt(last.attempt)), execute=hands.execute, sleep=hands.sleep)
+        lost = [(node, hands.clock()) for node in down]
+        if down:
+            say(f"{', '.join(down)} is down since the last attempt, which may have ended by that")
+    notes = read_notes(run.root)
+    suspects = notes.suspects
+    for node, at in lost:
+        if not any(each.node == node and each.at >= at for each in suspects):
+            suspects = add_suspects(suspects, [node], at, options.exclusion)
+    if suspects != notes.suspects:
         write_notes(run.root, replace(notes, suspects=suspects))
-        say(f"{', '.join(down)} is down since the last attempt, which may have ended by that")
 
 
 def _no_journal(event: str, **fields: object) -> None:

@@ -24,6 +24,7 @@ from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
 from hpcresume.launch.notes import MARK, read_notes, write_notes
 from hpcresume.launch.options import LaunchOptions, Outcome
+from hpcresume.launch.patience import PATIENCE, StartedAgainError, ThisStart, ask_patiently, asked_patiently
 from hpcresume.launch.records import past_attempts
 from hpcresume.launch.siblings import RESUBMITTED
 from hpcresume.model import EXIT_COME_BACK, EXIT_HOLD, Cause, Decision
@@ -50,7 +51,22 @@ def wait_for_stages(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hand
         why = f"{options.stage or 'this'} waits for {names}, which is not done"
         say(f"{why}; start it again then")
         return Outcome(EXIT_HOLD, Decision.HOLD.value, reason=why, run=_root(options))
-    jobs = _at_work(missing, slurm, hands)
+    try:
+        return _stay_in_queue(options, slurm, hands, missing, names)
+    except StartedAgainError:
+        why = f"Slurm has started the job again meanwhile, which waits for {names} itself"
+        say(why)
+        return Outcome(EXIT_COME_BACK, Decision.COME_BACK.value, reason=why, run=_root(options))
+
+
+def _stay_in_queue(
+    options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands, missing: Sequence[RunPaths], names: str
+) -> Outcome:
+    """Raises `StartedAgainError`: another start of the job is at work."""
+    try:
+        jobs = _at_work(missing, slurm, hands)
+    except SlurmError as error:
+        return _hold(options, slurm, hands, f"{names} is not done, and who works on it cannot be asked: {error}")
     if jobs:
         return _wait_behind(options, slurm, hands, jobs, names)
     said = "; ".join(f"{run.root.name} is not done ({_how_it_ended(run)})" for run in missing)
@@ -68,13 +84,14 @@ def _not_done(after: Sequence[Path], hands: Hands) -> list[RunPaths]:
 
 
 def _at_work(runs: Sequence[RunPaths], slurm: SlurmEnvironment, hands: Hands) -> list[str]:
-    """Jobs of these runs that run or wait in the queue; empty when one of them has none, or nobody can be asked."""
+    """Jobs of these runs that run or wait in the queue; empty when one of them has none.
+
+    Raises:
+        SlurmError: nobody can be asked.
+    """
     ids = [[each for each in _jobs_of(run) if each != slurm.job_id] for run in runs]
-    try:
-        queue = ask_queue([each for some in ids for each in some], execute=hands.execute)
-    except SlurmError as error:
-        say(f"whether a stage before this one is at work cannot be asked: {error}")
-        return []
+    named = [each for some in ids for each in some]
+    queue = asked_patiently(lambda: ask_queue(named, execute=hands.execute, sleep=hands.sleep), hands)
     alive = [sorted((each for each in some if each in queue and not queue[each].over),
                     key=lambda each: not queue[each].active) for some in ids]  # fmt: skip
     return [some[0] for some in alive] if all(alive) else []
@@ -99,7 +116,9 @@ def _wait_behind(
     """Back into the queue, behind the jobs that work on the stages before this one."""
     job_id = slurm.job_id or ""
     why = f"waits for {names} (job {', '.join(jobs)})"
-    answer = requeue(job_id, execute=hands.execute, sleep=hands.sleep)
+    answer = ask_patiently(
+        lambda: requeue(job_id, execute=hands.execute, sleep=hands.sleep), hands, PATIENCE, ThisStart.here(slurm)
+    )
     if answer.result is not Requeue.ACCEPTED:
         return _hold(options, slurm, hands, why)
     change = Change("Dependency", after_all(jobs), why)
@@ -122,7 +141,10 @@ def _hold(options: LaunchOptions, slurm: SlurmEnvironment, hands: Hands, why: st
             excluded = notes.excluded if notes.job_id == job_id else ()
             write_notes(options.run, replace(notes, job_id=job_id, excluded=excluded, comment=theirs))
     comment = "".join(c if c.isprintable() else "?" for c in f"{MARK}held: {why}; hpcresume requeue goes on there")
-    answer = hold_in_queue(job_id, comment[:LONGEST_COMMENT], execute=hands.execute, sleep=hands.sleep)
+    answer = ask_patiently(
+        lambda: hold_in_queue(job_id, comment[:LONGEST_COMMENT], execute=hands.execute, sleep=hands.sleep),
+        hands, PATIENCE, ThisStart.here(slurm),
+    )  # fmt: skip
     held = answer.result is Requeue.ACCEPTED
     say(f"held{' in the queue' if held else ''}: {why}" + ("" if held else f" ({answer.detail})"))
     return Outcome(EXIT_HOLD, Decision.HOLD.value, reason=why, run=_root(options), held=held)

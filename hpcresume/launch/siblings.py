@@ -9,29 +9,21 @@ which only one of them gets.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from hpcresume.errors import HpcresumeError, SlurmError
+from hpcresume.errors import SlurmError
 from hpcresume.io.durable import make_directory
-from hpcresume.io.outputs import output_files
 from hpcresume.io.paths import RunPaths
 from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import say
+from hpcresume.launch.once_more import OnceMore, submit_once_more
 from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.patience import PATIENCE
 from hpcresume.model import EXIT_HOLD
-from hpcresume.slurm.commands import job_alive, may_pass, show_job
+from hpcresume.slurm.commands import job_alive, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
-from hpcresume.slurm.resubmit import (
-    batch_script,
-    cancel_waiting,
-    cluster_requeues,
-    same_again,
-    submit_again,
-    working_directory,
-)
+from hpcresume.slurm.resubmit import cancel_waiting, cluster_requeues
 from hpcresume.slurm.sibling_list import (
     BEHIND,
     GUARD,
@@ -42,12 +34,12 @@ from hpcresume.slurm.sibling_list import (
     note_gone,
     note_waiting,
     read_siblings,
-    told_behind,
 )
 
 __all__ = [
     "GUARD",
     "RESUBMITTED",
+    "dismiss",
     "forbidden_by_cluster",
     "needless",
     "resubmit",
@@ -59,12 +51,8 @@ __all__ = [
 
 Record = Callable[..., Any]
 
-PATIENCE, RETRY = 1800.0, 30.0
-"""Seconds for which a filesystem, or a controller, that is away is waited for, and between two tries at the latter."""
 SETTLING, LOOK_EVERY = 180.0, 5.0
 """Seconds to wait for the job before to be seen as dead, and between two looks."""
-SUBMITIT = "submitit.core._submit"
-"""In a batch script of submitit's, which finds the function, and puts the results, by the number of its job."""
 FALLBACK, RESUBMITTED = "fallback", "resubmitted"
 
 
@@ -75,7 +63,7 @@ def forbidden_by_cluster(hands: Hands) -> bool:
 
 def resubmit(
     slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float, guard: bool = False,
-    hurry: bool = False,
+    hurry: bool = False, full_limit: str = "", exclude: str | None = None,
 ) -> str | None:  # fmt: skip
     """Submit the job once more, to start when this one is over; its number, or None, and said, when it cannot be.
 
@@ -87,20 +75,23 @@ def resubmit(
         pause: seconds until the new job may start.
         guard: leave a guard behind the new job at once, should its script never run.
         hurry: Slurm is about to kill us: nothing can be waited for.
+        full_limit: the job's full time limit, should Slurm have lowered it to its `--time-min`.
+        exclude: the nodes that the new job is to keep off; None: those that the user wants.
     """
     begin = [f"--begin=now+{round(pause)}"] if pause >= 1 else []
     until = hands.clock() + (0.0 if hurry else PATIENCE)
     while not can_note(run.root, RESUBMITTED, slurm.job_id or "") and hands.clock() < until:
         hands.sleep(60)
     this = slurm.job_id or ""
-    number = _submit(slurm, run, hands, RESUBMITTED, [f"--dependency=afterany:{this}", *begin], this, until)
+    words = (f"--dependency=afterany:{this}", *begin)
+    number = submit_once_more(OnceMore(slurm, run, RESUBMITTED, this, words, full_limit, exclude, until), hands)
     record("resubmitted", job_id=number)
     if number is not None:
         say(f"job {number} goes on when this one is over")
         # Should Slurm start this one again all the same, that start cancels it.
         note_waiting(run.root, Sibling(number, RESUBMITTED, slurm.job_id or ""))
         if guard:
-            _guard(slurm, run, hands, number)
+            _guard(slurm, run, hands, number, full_limit)
     return number
 
 
@@ -110,7 +101,8 @@ def wait_elsewhere(
     """After an accepted requeue: should the job wait too long, a second one asks for the fallback's resources."""
     wanted = options.fallback.named and options.fallback.after_waiting is not None
     if wanted and run is not None and slurm.job_id is not None:
-        number = _add(slurm, run, hands, FALLBACK, _fallback_options(options, slurm))
+        words = _fallback_options(options, slurm)
+        number = _add(OnceMore(slurm, run, FALLBACK, slurm.job_id, words, options.time_limit), hands)
         record("stands-behind", why=FALLBACK, job_id=number)
 
 
@@ -165,7 +157,7 @@ def take_over(options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths, ha
         if behind is None and not slurm.restart_count:
             with contextlib.suppress(OSError):  # the very first start: the session makes the rest of it
                 make_directory(run.root)
-        _guard(slurm, run, hands, job_id)
+        _guard(slurm, run, hands, job_id, options.time_limit)
 
 
 def _guard_wanted(options: LaunchOptions, hands: Hands) -> bool:
@@ -186,6 +178,11 @@ def stand_down(slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, succ
     _cancel(run, waiting, hands)
 
 
+def dismiss(slurm: SlurmEnvironment, run: RunPaths, hands: Hands) -> None:
+    """This job steps back: nobody has to stand behind it. What stands behind the run's other jobs is theirs."""
+    _cancel(run, {each.job_id for each in read_siblings(run.root).waiting if each.of == slurm.job_id}, hands)
+
+
 def _await_death(job_id: str, hands: Hands) -> None:
     """Slurm starts a job as soon as the one before it is over, and may still show that one as alive (it is
     COMPLETING, or squeue's answer comes from a cache): its ranks' claim would be refused.
@@ -203,19 +200,17 @@ def _cancel(run: RunPaths, jobs: set[str], hands: Hands) -> None:
             say(f"job {job_id} of this run may still be waiting: Slurm could not be asked")
 
 
-def _guard(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, of: str) -> None:
-    _add(slurm, run, hands, GUARD, guard_words(of), of)
+def _guard(slurm: SlurmEnvironment, run: RunPaths, hands: Hands, of: str, full_limit: str) -> None:
+    _add(OnceMore(slurm, run, GUARD, of, guard_words(of), full_limit), hands)
 
 
-def _add(
-    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str], of: str | None = None
-) -> str | None:
-    """Submit a job that stands behind the job `of`, this one unless said."""
-    of = of or slurm.job_id or ""
-    number = _submit(slurm, run, hands, why, words, of)
+def _add(wanted: OnceMore, hands: Hands) -> str | None:
+    """Submit a job that stands behind another one."""
+    number = submit_once_more(wanted, hands)
     if number is not None:
-        say(f"job {number} stands behind {'this one' if of == slurm.job_id else f'job {of}'} ({why})")
-        note_waiting(run.root, Sibling(number, why, of))
+        whom = "this one" if wanted.of == wanted.slurm.job_id else f"job {wanted.of}"
+        say(f"job {number} stands behind {whom} ({wanted.why})")
+        note_waiting(wanted.run.root, Sibling(number, wanted.why, wanted.of))
     return number
 
 
@@ -231,50 +226,3 @@ def _fallback_options(options: LaunchOptions, slurm: SlurmEnvironment) -> list[s
         if slurm.ntasks is not None:
             words.append(f"--ntasks={max(fallback.nodes, slurm.ntasks * fallback.nodes // nodes)}")
     return words
-
-
-def _submit(
-    slurm: SlurmEnvironment, run: RunPaths, hands: Hands, why: str, words: list[str], of: str, until: float = 0.0
-) -> str | None:
-    """This job's script once more, with what the job got and these options; None, and said, when it cannot be.
-
-    The new job is told in its environment what it is for: what a file says may not be visible on its node yet. A
-    controller that does not answer is asked again `until` then.
-    """
-    if not can_note(run.root, why, of):
-        say("another job cannot be submitted: nobody would know of it")
-        return None
-    while True:
-        try:
-            return _submit_once(slurm, hands, told_behind(hands.environ.get("SLURM_EXPORT_ENV", "ALL"), why, of), words)
-        except (HpcresumeError, OSError) as error:
-            if not may_pass(str(error)) or hands.clock() >= until:
-                say(f"another job cannot be submitted: {error}")
-                return None
-            say(f"{error}; asking again in {RETRY:g} s")
-            hands.sleep(RETRY)
-
-
-def _submit_once(slurm: SlurmEnvironment, hands: Hands, told: str, words: list[str]) -> str | None:
-    job_id = slurm.job_id or ""
-    with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:  # 0600; sbatch keeps a copy of its own
-        text = batch_script(job_id, execute=hands.execute, sleep=hands.sleep)
-        if SUBMITIT in text:
-            say("another job cannot go on instead: submitit knows this one by its number")
-            return None
-        script.write(text)
-        script.flush()
-        directory = working_directory(job_id, execute=hands.execute, sleep=hands.sleep)
-        options = [*same_again(hands.environ, directory), *_same_log(), told, *words]
-        number = submit_again(Path(script.name), options, execute=hands.execute, sleep=hands.sleep)
-    task = hands.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{number}_{task}" if task else number
-
-
-def _same_log() -> list[str]:
-    """One log for all jobs of the run: the file that this batch step writes, whatever pattern it was made from."""
-    logs = [str(each["path"]) for each in output_files()]
-    if not logs or not all(path.isprintable() for path in logs):
-        return []
-    names = zip(("--output", "--error"), logs, strict=False)
-    return ["--open-mode=append", *(f"{name}={path.replace('%', '%%')}" for name, path in names)]

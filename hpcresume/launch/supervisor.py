@@ -53,6 +53,7 @@ class Supervisor:
     Attributes:
         evidence: what is known so far of why it ends.
         requeued: Slurm's answer to the wish to start the job again, once asked.
+        log: the files that this process and its ranks write to, with where that began.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Supervisor:
         behind = stands_behind(os.environ, slurm)
         self.evidence = Evidence(restarts=slurm.restart_count, again=behind is not None, kind=kind)
         self.memory_before = memory_kills()
+        self.log = output_files()
         self.desk = FactsDesk(asker(slurm))
         self.requeued: RequeueAnswer | None = None
         self._warner = Warner(ranks.send, ranks.listens, lambda: rendezvous.claimed() is not None)
@@ -83,7 +85,7 @@ class Supervisor:
             node=slurm.node_name,
             nodes=slurm.node_list,
             pid=os.getpid(),
-            log=output_files(),
+            log=self.log,
         )
         self.desk.ask()  # a preemption may have begun before we could hear its warning
 

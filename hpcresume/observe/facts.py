@@ -169,6 +169,8 @@ def _unwatched_end(ledger: Sequence[Record], other_ranks: Sequence[Record], next
         message=found.text("message"),
         rank=rank if isinstance(rank, int) else None,
         step=step if isinstance(step, int) else None,
+        host=found.text("host") or None,
+        at=found.t,
     )
     if raised.type != FencedError.__name__:
         return name_cause(Evidence(claimed=True, raised=raised))

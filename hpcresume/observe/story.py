@@ -26,6 +26,11 @@ _MEANING = {
     Cause.UNKNOWN: " (nothing says why)",
 }
 """For the causes whose names do not say it all."""
+_NOTHING = (
+    "no supervisor kept a record of it, no rank recorded an exception, a decision or the end, and no later start asked "
+    "Slurm about it"
+)
+_UNFINISHED = "its supervisor recorded no end, and no later start asked Slurm about it"
 
 
 @dataclass(frozen=True)
@@ -289,6 +294,8 @@ def _evidence(attempt: AttemptHistory, supervisor: Sequence[Record]) -> tuple[st
             chosen = record.number("preempted_at")
             known += [f"PreemptTime={time_of_day(chosen, attempt.began)}"] if chosen else []
             lines.append(f"Slurm at {time_of_day(record.t, attempt.began)}: {' '.join(known)}")
+    if not lines and attempt.cause is Cause.UNKNOWN:
+        lines.append(_NOTHING if not supervisor else _UNFINISHED)
     return tuple(dict.fromkeys(lines))
 
 

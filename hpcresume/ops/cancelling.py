@@ -15,6 +15,7 @@ from hpcresume.errors import SaveError, SlurmError
 from hpcresume.io.paths import RunPaths
 from hpcresume.observe.glance import Glance, glance
 from hpcresume.observe.ledger_reader import read_supervisor
+from hpcresume.observe.lines import read_json_object
 from hpcresume.ops import by_hand
 from hpcresume.ops.overview import Row, overview
 from hpcresume.ops.submitted import read_submission
@@ -68,7 +69,7 @@ class Cancellation:
             return
         if self.saves:
             self._save(say, save_seconds)
-        for order in self.orders[1 if self.saves else 0 :]:
+        for order in (*self._later(), *self.orders[1:]) if self.saves else self.orders:
             give(order)
         by_hand.note(self.run, "cancel", job_id=self.job_id, how="after a save" if self.saves else "without a save")
         say(f"job {self.job_id} is cancelled")
@@ -80,7 +81,12 @@ class Cancellation:
         by_hand.note(self.run, "warn", job_id=self.job_id, how="to save before a cancel")
         say(f"job {self.job_id} is warned; waiting for its commit (at most {seconds:g} s)")
         until = time.monotonic() + seconds
-        while not (after := _settled(self.run, before)):
+        while not _settled(self.run, before, after := glance(self.run.root)):
+            if _has_begun_anew(before, after):
+                before = after
+                give(self.orders[0])
+                by_hand.note(self.run, "warn", job_id=self.job_id, how="to save before a cancel, in a new start")
+                say(f"the run has begun anew without a save: job {self.job_id} is warned again")
             if time.monotonic() > until:
                 raise SaveError(
                     f"no commit within {seconds:g} s after the warning; the job is not cancelled",
@@ -90,6 +96,13 @@ class Cancellation:
             time.sleep(LOOK_EVERY)
         say("the run has finished" if after.done else f"its newest generation is {after.generation or 'none'}")
         self._let_it_leave()
+
+    def _later(self) -> list[Order]:
+        """Cancels what the supervisor has submitted since, to go on instead where Slurm requeues nothing."""
+        newest = glance(self.run.root).newest
+        planned = {order.arguments for order in self.orders}
+        orders = [cancel(each) for each in (newest.other_jobs if newest is not None else ())]
+        return [order for order in orders if order.arguments not in planned]
 
     def _let_it_leave(self) -> None:
         """Its supervisor now requeues it or ends: a job that is cancelled before could still be requeued after.
@@ -122,12 +135,26 @@ class Cancellation:
         return min(jobs, key=lambda job: (job.over, job.active), default=None)
 
 
-def _settled(run: RunPaths, before: Glance) -> Glance | None:
-    """The run once its attempt has decided what follows, which comes after the commit; None before."""
-    now = glance(run.root)
+def _settled(run: RunPaths, before: Glance, now: Glance) -> bool:
+    """Is the run done, or has the warned attempt decided what follows, which comes after its commit?
+
+    The next attempt may have begun between two looks: what the warned one decided stands in its own files.
+    """
     newest, was = now.newest, before.newest
-    decided = newest is not None and was is not None and newest.attempt == was.attempt and newest.decided != ""
-    return now if now.done or decided else None
+    if now.done or newest is None or was is None:
+        return now.done
+    if newest.attempt == was.attempt:
+        return newest.decided != ""
+    with typed(run):
+        return bool(read_json_object(run.attempt(was.attempt).decision).get("decision"))
+
+
+def _has_begun_anew(before: Glance, now: Glance) -> bool:
+    """Is a newer attempt at work? A start that was lost before it could save leaves one that was never warned."""
+    newest, was = now.newest, before.newest
+    if newest is None or was is None or newest.attempt <= was.attempt:
+        return False
+    return newest.total is not None and newest.decided == ""
 
 
 def plan_cancellation(path: Path | str, *, save: bool) -> Cancellation:

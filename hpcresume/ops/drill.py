@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpcresume.errors import ConfigError, RunDirectoryError, SlurmError
@@ -20,6 +20,9 @@ from hpcresume.observe.facts import read_facts
 from hpcresume.observe.history import read_history
 from hpcresume.observe.ledger_reader import Record, read_ledger, read_metrics, read_supervisor
 from hpcresume.ops import by_hand
+from hpcresume.ops.doctor.given import Given, ask_given
+from hpcresume.ops.doctor.measured import measure_run
+from hpcresume.ops.drill_judgement import Asked, judge
 from hpcresume.ops.drill_report import DrillReport, compare_curves
 from hpcresume.ops.overview import Row, overview
 from hpcresume.ops.the_run import the_run
@@ -49,16 +52,25 @@ class Drill:
         run: the run.
         job_id: its running job.
         order: what Slurm is told.
-        warned: is that a warning, and no end without one?
+        how: warn, requeue or node.
         attempt, step: how far the run is.
+        given: the time that a preemption leaves a job here.
+        asked: what the job asked for.
     """
 
     run: RunPaths
     job_id: str
     order: Order
-    warned: bool
+    how: str
     attempt: int
     step: int
+    given: Given = field(default_factory=Given)
+    asked: Asked = field(default_factory=Asked)
+
+    @property
+    def warned(self) -> bool:
+        """Is it a warning, and no end without one?"""
+        return self.how == "warn"
 
     def carry_out(self, say: Say, seconds: float) -> DrillReport:
         """Give the order, and watch until the run is past the step at which it was, or the time is over.
@@ -72,7 +84,8 @@ class Drill:
         by_hand.note(self.run, "drill", job_id=self.job_id, how=shlex.join(self.order.arguments))
         report = DrillReport(shlex.join(self.order.arguments), self.warned, self.attempt, self.step)
         say(f"{report.order}: {self.order.purpose}")
-        return _watch(self.run, report, at, say, seconds)
+        seen = _watch(self.run, report, at, say, seconds)
+        return replace(seen, judged=judge(self.how, seen.saved_after, self.given, self.asked, measure_run(self.run)))
 
 
 def plan_drill(path: Path | str, *, how: str = "warn", signal_name: str | None = None) -> Drill:
@@ -99,11 +112,14 @@ def plan_drill(path: Path | str, *, how: str = "warn", signal_name: str | None =
     assert newest is not None, "a run that is at work has an attempt"
     _refuse(job_id)
     assert row.job is not None, "a run that is at work has a job"
+    signal, supervised = _signal_of(job_id), _supervised(run)
     if how == "warn":
-        order = _warning(run, job_id, signal_name)
+        order = _warning(job_id, signal_name, signal, supervised=supervised)
     else:
         order = _requeue(job_id) if how == "requeue" else _lost_node(job_id, row.job.nodes)
-    return Drill(run, job_id, order, how == "warn", newest.attempt, newest.step)
+    given = ask_given(row.job.partition, job_id) if how != "node" else Given()
+    asked = Asked(signal.lead if signal is not None else None, supervised)
+    return Drill(run, job_id, order, how, newest.attempt, newest.step, given, asked)
 
 
 def _at_work(row: Row) -> str:
@@ -128,10 +144,12 @@ def _refuse(job_id: str) -> None:
         raise SlurmError(f"job {job_id} has Requeue=0: it would not come back", where=f"job {job_id}", hint=hint)
 
 
-def _warning(run: RunPaths, job_id: str, name: str | None) -> Order:
+def _supervised(run: RunPaths) -> bool:
+    return any(r.event == "started" and r.text("kind") != "submitit" for r in _supervisor(run))
+
+
+def _warning(job_id: str, name: str | None, asked: AskedWarning | None, *, supervised: bool) -> Order:
     """As Slurm would: by the signal that the job asked for, to whom it asked for."""
-    asked = _asked(job_id)
-    supervised = any(r.event == "started" and r.text("kind") != "submitit" for r in _supervisor(run))
     named = name or (asked.name if asked is not None and asked.name in WARNINGS else "USR1")
     return warn(job_id, named, batch=asked.batch if asked is not None else supervised)
 
@@ -169,7 +187,7 @@ def _supervisor(run: RunPaths) -> tuple[Record, ...]:
     return read_supervisor(run.attempt(numbers[-1])) if numbers else ()
 
 
-def _asked(job_id: str) -> AskedWarning | None:
+def _signal_of(job_id: str) -> AskedWarning | None:
     try:
         return asked_warning(read_batch_script(job_id))
     except SlurmError:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcresume.observe.ledger_reader import MetricRecord
+from hpcresume.ops.drill_judgement import Judged
 
 __all__ = ["Comparison", "DrillReport", "as_json", "compare_curves", "sentences"]
 
 EXIT_LOST = 1
+EXIT_TIGHT = 3
+"""As `hpcresume doctor`: nothing was lost, and there is something to be warned of."""
 EXIT_NOT_BACK = 77
 
 
@@ -43,6 +46,7 @@ class DrillReport:
         curve: of those, whether the values are the same.
         finished: is the run done?
         problem: why it did not come back, "" when it did.
+        judged: the time that it took to save, against what a real end would leave.
     """
 
     order: str
@@ -69,20 +73,24 @@ class DrillReport:
     curve: Comparison | None = None
     finished: bool = False
     problem: str = ""
+    judged: tuple[Judged, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """Nothing lost, lost, or not back."""
+        """Nothing lost, too tight (the same, and a real end would have left too little time), lost, or not back."""
         if self.problem:
             return "not back"
         if self.lost or self.skipped or (self.curve is not None and self.curve.different):
             return "lost"
+        if any(each.verdict in ("warn", "bad") for each in self.judged):
+            return "too tight"
         return "nothing lost"
 
     @property
     def exit_code(self) -> int:
-        """0 when nothing was lost, 1 when something was, 77 when somebody has to look."""
-        return {"nothing lost": 0, "lost": EXIT_LOST, "not back": EXIT_NOT_BACK}[self.verdict]
+        """0 when nothing was lost, 3 when it was a close thing, 1 when something was, 77 when somebody has to look."""
+        codes = {"nothing lost": 0, "too tight": EXIT_TIGHT, "lost": EXIT_LOST, "not back": EXIT_NOT_BACK}
+        return codes[self.verdict]
 
 
 def compare_curves(before: Sequence[MetricRecord], after: Sequence[MetricRecord]) -> Comparison:
@@ -108,6 +116,7 @@ def sentences(report: DrillReport) -> list[tuple[str, str]]:
         rows.append(("saved", f"{report.saved} after {_seconds(report.saved_after)}{took}"))
     else:
         rows.append(("saved", "nothing was committed after the order"))
+    rows += [(each.against, each.what + (f" (try: {each.hint})" if each.hint else "")) for each in report.judged]
     if report.ended_after is not None:
         rows.append(("ended", f"after {_seconds(report.ended_after)}, cause {report.cause or 'not told'}"))
     if report.again_after is not None:
@@ -164,11 +173,17 @@ def _seconds(value: float | None) -> str:
 def as_json(report: DrillReport) -> dict[str, Any]:
     """The object that `hpcresume drill --json` prints."""
     curve = report.curve
-    facts = {key: value for key, value in vars(report).items() if key not in ("curve", "skipped")}
+    facts = {key: value for key, value in vars(report).items() if key not in ("curve", "judged", "skipped")}
     return {
         **facts,
+        "judged": [_judged(each) for each in report.judged],
         "skipped": list(report.skipped),
         "repeated_steps_compared": curve.repeated if curve is not None else None,
         "different_steps": list(curve.different) if curve is not None else None,
         "verdict": report.verdict,
     }
+
+
+def _judged(each: Judged) -> dict[str, Any]:
+    facts = {key: value for key, value in vars(each).items() if key != "hint"}
+    return {**facts, "try": each.hint or None}

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcresume.errors import ConfigError, SlurmError
+from hpcresume.io.paths import RunPaths
+from hpcresume.launch.closing import look_back
+from hpcresume.launch.hands import Hands
 from hpcresume.model import Cause
 from hpcresume.observe.story import Chapter, barren_starts, tell_story
 from hpcresume.ops.by_hand import deeds
@@ -62,17 +65,20 @@ def explain(path: Path | str, attempt: int | None = None) -> Explanation:
     now = overview([Path(path)])
     lost = sum(each.lost_steps for each in chapters)
     row, error = now.rows[0], now.slurm_error
-    chosen = [_ended_unseen(each, row.state) if each is chapters[-1] else each for each in chosen]
+    with typed(run):
+        chosen = [_ended_unseen(run, each, row.state) if each is chapters[-1] else each for each in chosen]
     made_from = tuple(_ancestor(each) for each in row.seen.made_from)
     return Explanation(Path(path), tuple(chosen), tuple(barren), tuple(by_hand), made_from, row.state, lost, error)
 
 
-def _ended_unseen(newest: Chapter, state: RunState) -> Chapter:
+def _ended_unseen(run: RunPaths, newest: Chapter, state: RunState) -> Chapter:
     """Of an attempt whose job is over, and of whose end no file tells: what Slurm says is all that is known."""
     if newest.cause is not None or state.state != "ended":
         return newest
-    evidence = (*newest.evidence, f"nobody was left to record why it ended; {state.doing}")
-    return replace(newest, cause=Cause.UNKNOWN, evidence=evidence)
+    found = look_back(run, Hands())
+    cause, told = (Cause.UNKNOWN, ()) if found is None else (found.cause, found.evidence)
+    evidence = (*newest.evidence, *told, f"nobody was left to record why it ended; {state.doing}")
+    return replace(newest, cause=cause, evidence=tuple(dict.fromkeys(evidence)))
 
 
 def _ancestor(facts: Mapping[str, Any]) -> str:

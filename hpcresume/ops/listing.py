@@ -51,8 +51,9 @@ def list_generations(target: Target, *, now: float | None = None) -> list[Listed
     with typed(target.run):
         if target.generation is None:
             generations.check_not_lost()
-    whole = {generation.name: generation for generation in generations.list()}
-    bad = {skipped.generation: skipped.reason for skipped in generations.damaged()}
+    good, damaged = generations.scan()
+    whole = {generation.name: generation for generation in good}
+    bad = {skipped.generation: skipped.reason for skipped in damaged}
     known_bad = {s.generation: _found(s) for s in _skipped(target.run)} | bad
     chain = [name for name in lineage_names(target.run) if name not in bad]
     return [_listed(name, whole.get(name), known_bad, chain, now) for name in target.names()]

@@ -6,12 +6,23 @@ then what the supervisor was told by signals, then how the ranks died.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from hpcresume.errors import RunError
-from hpcresume.model import EXIT_COME_BACK, EXIT_DONE, EXIT_HOLD, Cause, Decision
+from hpcresume.model import EXIT_COME_BACK, EXIT_HOLD, Cause, Decision
+from hpcresume.policy.evidence import (
+    AT_WORK,
+    ENDS_JOB,
+    TOGETHER,
+    WARNS,
+    ChildExit,
+    Ending,
+    Evidence,
+    Raised,
+    SessionDecision,
+    SignalReceived,
+    signal_name,
+)
 from hpcresume.policy.job_facts import JobFacts
 
 __all__ = [
@@ -22,6 +33,7 @@ __all__ = [
     "Raised",
     "SessionDecision",
     "SignalReceived",
+    "cause_of_state",
     "directory_is_away",
     "name_cause",
 ]
@@ -36,14 +48,6 @@ between two looks of Slurm's at the limits. What comes earlier is somebody else'
 
 SLACK = 2.0
 """Seconds: Slurm tells instants in whole seconds, and acts on them a moment later."""
-FAR = 120.0
-"""Seconds: an end that is nearer may be the one that was meant, by a clock that differs."""
-TOGETHER = 1.0
-"""Seconds. Slurm ends steps and batch script one after the other; mpiexec's daemons, which are a step, die at once."""
-
-ENDS_JOB = frozenset({int(signal.SIGTERM), int(signal.SIGHUP)})
-"""What the batch script gets when the job is being ended, KILL to follow."""
-_WARNS = frozenset({int(signal.SIGUSR1), int(signal.SIGUSR2)})
 _CAUSE_OF_STATE = {
     "NODE_FAIL": Cause.NODE_FAILURE,
     "BOOT_FAIL": Cause.NODE_FAILURE,
@@ -55,158 +59,9 @@ _CAUSE_OF_STATE = {
 }
 """Slurm's job states that name a cause (squeue(1), JOB STATE CODES)."""
 _CAUSE_OF_REASON = {"TimeLimit": Cause.WALLTIME, "NodeDown": Cause.NODE_FAILURE, "OutOfMemory": Cause.OUT_OF_MEMORY}
-_AT_WORK = frozenset({"RUNNING", "CONFIGURING", "SUSPENDED"})
-"""It has its nodes, and nobody is ending it: after a restart these are another start's than one that still lives."""
 _LEAVING = frozenset({"COMPLETING", "PENDING", "REQUEUED"})
 """While a job is being ended its state says no more than this, whatever ended it (seen on 22.05): at the time
 limit Reason=TimeLimit, after scancel nothing else; Restarts has risen already when Slurm will start it again."""
-
-
-@dataclass(frozen=True)
-class SessionDecision:
-    """What the session left in decision.json after its last commit."""
-
-    decision: Decision
-    reason: str = ""
-    step: int | None = None
-    generation: str | None = None
-    cause_hint: Cause | None = None
-    exit_code: int | None = None
-
-
-@dataclass(frozen=True)
-class ChildExit:
-    """How the command that ran the ranks ended: an exit code, or the signal that killed it."""
-
-    code: int | None = None
-    signal: int | None = None
-
-    @property
-    def clean(self) -> bool:
-        """Exit code 0."""
-        return self.code == EXIT_DONE
-
-    @property
-    def killed_by(self) -> int | None:
-        """The signal that killed the launcher, or a rank when the launcher says so by 128 + n (srun, mpiexec)."""
-        if self.signal is not None:
-            return self.signal
-        return self.code - 128 if self.code is not None and 128 < self.code < 128 + 65 else None
-
-    @property
-    def status(self) -> int:
-        """As a shell shows it: the code, or 128 + signal."""
-        return 128 + (self.signal or 0) if self.code is None else self.code
-
-    def __str__(self) -> str:
-        killer = self.killed_by
-        return f"exit code {self.status}" + (f" ({_signal_name(killer)})" if killer else "")
-
-
-@dataclass(frozen=True)
-class SignalReceived:
-    """A signal that the supervisor got, and when (seconds since the epoch)."""
-
-    signal: int
-    at: float
-
-
-@dataclass(frozen=True)
-class Raised:
-    """An exception that ended the training, as the session recorded it."""
-
-    type: str
-    message: str = ""
-    rank: int | None = None
-    step: int | None = None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that is known when an attempt ends. Absent things are None or empty.
-
-    Attributes:
-        claimed: a session began, so that the attempt has a directory.
-        decision: what the session decided.
-        child: how the ranks' launcher ended; None while it still runs.
-        child_at: when that was, seconds since the epoch.
-        signals: what the supervisor received, in order, SIGCONT left out.
-        rank_warnings: what the ranks received themselves, as their session recorded it.
-        clock: our own warning, by the clock, where Slurm's would have come too late or not at all.
-        job: Slurm's words, the newest first.
-        raised: the exception that the session recorded.
-        stuck: which ranks did not come out of work on files, in words; "" when none is known to hang there.
-        out_of_memory: what shows that the kernel killed for memory.
-        interrupted: somebody pressed Ctrl-C.
-        restarts: how often Slurm had started the job before this attempt.
-        again: this is no beginning: a restart, or a job that was submitted to go on where another was lost.
-        kind: what started the ranks: "srun", "mpiexec", "torchrun", "direct", or "" where nothing of ours did.
-        overtaken: a newer attempt of the run has begun while this one was still at work.
-    """
-
-    claimed: bool = False
-    decision: SessionDecision | None = None
-    child: ChildExit | None = None
-    child_at: float | None = None
-    signals: tuple[SignalReceived, ...] = ()
-    rank_warnings: tuple[SignalReceived, ...] = ()
-    clock: SignalReceived | None = None
-    job: tuple[JobFacts, ...] = ()
-    raised: Raised | None = None
-    stuck: str = ""
-    out_of_memory: tuple[str, ...] = ()
-    interrupted: bool = False
-    restarts: int = 0
-    again: bool = False
-    kind: str = ""
-    overtaken: bool = False
-
-    @property
-    def restarted(self) -> bool:
-        """Does the job run again already, though this start of it has not ended?"""
-        return any(job.restarts > self.restarts and job.state in _AT_WORK for job in self.job)
-
-    @property
-    def script_died_of_warning(self) -> bool:
-        """Did the batch script die of USR1 or USR2, which ends the job?"""
-        return bool(self.job) and self.job[0].state != "RUNNING" and self.job[0].killed_by in _WARNS
-
-    @property
-    def warning(self) -> SignalReceived | None:
-        """The first signal that said that time is short, whoever got it (`--signal` without B: goes to the ranks)."""
-        return min(self.heard, key=lambda each: each.at, default=None)
-
-    @property
-    def heard(self) -> tuple[SignalReceived, ...]:
-        """All signals, whoever got them, and our own warning."""
-        ours = (self.clock,) if self.clock is not None else ()
-        return (*self.signals, *self.rank_warnings, *ours)
-
-    @property
-    def slurm_goes_on(self) -> bool:
-        """Does Slurm, asked after the first signal that ends a job, still run it with an end that is far?
-
-        Then the signal was not Slurm's: a node that is shut down, say, sends TERM to all that runs on it.
-        """
-        ends = [s.at for s in self.signals if s.signal in ENDS_JOB]
-        job = self.job[0] if self.job else None
-        if not ends or job is None or job.asked_at < ends[0] or job.state != "RUNNING" or job.being_preempted:
-            return False
-        return job.restarts == self.restarts and (job.end is None or job.end > job.asked_at + FAR)
-
-    @property
-    def told_to_end(self) -> bool:
-        """Did the scheduler's end sequence reach the supervisor before the ranks had ended, or with their end?"""
-        ends = [s.at for s in self.signals if s.signal in ENDS_JOB]
-        return bool(ends) and (self.child_at is None or ends[0] <= self.child_at + TOGETHER)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """A cause and the evidence for it, one sentence each."""
-
-    cause: Cause
-    evidence: tuple[str, ...] = field(default=())
 
 
 def name_cause(evidence: Evidence) -> Ending:
@@ -238,24 +93,45 @@ def _overtaken(e: Evidence) -> Ending | None:
 def _slurm_state(e: Evidence) -> Ending | None:
     # Open MPI 5's mpiexec exits 0 when it has lost a node.
     died = e.child is not None and e.decision is None and (e.claimed or not e.child.clean)
+    own = _programs_own(e)
     for job in e.job:
-        if job.down_nodes and (died or job.state != "RUNNING"):
+        if job.down_nodes and (died or job.state != "RUNNING") and not own:
             return Ending(Cause.NODE_FAILURE, (f"Slurm: down: {', '.join(job.down_nodes)}",))
-        if job.silent_nodes and died:
+        if job.silent_nodes and died and not own:
             return Ending(Cause.NODE_FAILURE, (f"{', '.join(job.silent_nodes)} does not answer any more",))
         cause = _CAUSE_OF_STATE.get(job.state)
         if cause is None and job.state in _LEAVING:
             cause = _CAUSE_OF_REASON.get(job.reason)
-        if cause is not None:
+        if cause is not None and not (own and cause is Cause.NODE_FAILURE):
             return Ending(cause, (f"Slurm: JobState={job.state} Reason={job.reason}",))
     return None
+
+
+def cause_of_state(state: str) -> Cause | None:
+    """The cause that one of Slurm's last states of a job names; None where it names none, as FAILED does."""
+    return _CAUSE_OF_STATE.get(state)
+
+
+def _programs_own(e: Evidence) -> bool:
+    """Did the program raise for reasons of its own: before anything was seen of a lost node, and not on that node?
+
+    Then a node that is lost as well, or that cannot be reached from here at all, is not what ended the training.
+    """
+    if e.decision is not None or e.raised is None or e.raised.is_echo or e.raised.type in _STORAGE_ERRORS:
+        return False
+    lost = [(job.asked_at, {*job.down_nodes, *job.silent_nodes}) for job in e.job]
+    first = min((asked_at for asked_at, nodes in lost if nodes and asked_at), default=None)
+    if first is not None and e.raised.at is not None and first < e.raised.at:
+        return False
+    host = (e.raised.host or "").partition(".")[0]
+    return not any(host == node.partition(".")[0] for _, nodes in lost for node in nodes)
 
 
 def _script_died_of_warning(e: Evidence) -> Ending | None:
     """A script without a trap, submitit's for instance, dies of a warning that goes to the batch script."""
     if not e.script_died_of_warning:
         return None
-    job, words = e.job[0], f"the batch script died of the warning ({_signal_name(e.job[0].killed_by or 0)})"
+    job, words = e.job[0], f"the batch script died of the warning ({signal_name(e.job[0].killed_by or 0)})"
     if job.being_preempted:
         return Ending(Cause.PREEMPTED, (f"{words} of a preemption (PreemptTime is set)",))
     return Ending(Cause.OPERATOR, (f"{words}, and Slurm names no preemption",))
@@ -276,7 +152,7 @@ def _grace_was_over(e: Evidence, job: JobFacts) -> bool:
     ends = [s.at for s in e.signals if s.signal in ENDS_JOB]
     if not ends or job.preempted_at is None or not job.being_preempted:
         return False
-    planned = [each.end for each in e.job if each.state in _AT_WORK and each.being_preempted and each.end is not None]
+    planned = [each.end for each in e.job if each.state in AT_WORK and each.being_preempted and each.end is not None]
     if planned:
         return ends[0] >= planned[0] - SLACK
     return ends[0] <= job.preempted_at + SLACK  # nobody saw a grace: there was none
@@ -287,7 +163,7 @@ def _interrupted(e: Evidence) -> Ending | None:
 
 
 def _memory(e: Evidence) -> Ending | None:
-    if e.out_of_memory:
+    if e.out_of_memory and not _deliberate(e):  # a helper process that was killed, and the training went on
         return Ending(Cause.OUT_OF_MEMORY, e.out_of_memory)
     if e.decision is None and e.raised is not None and _wants_memory(e.raised):
         return Ending(Cause.OUT_OF_MEMORY, (_said(e.raised),))
@@ -359,7 +235,10 @@ def _ended_by_slurm(e: Evidence) -> Ending | None:
     again = leaving.restarts > e.restarts
     ends = [s.at for s in e.signals if s.signal in ENDS_JOB]
     end = min(ends, default=float("inf"))
-    if again and any(_came_before(each, end) for each in e.heard):
+    # With GraceTime=0 both come within milliseconds, on 24.11 the end first at times (seen). What the ranks hear after
+    # an end may be ours, who pass it on as a warning; what the supervisor hears is Slurm's.
+    warned_too = any(s.signal in WARNS and s.at <= end + TOGETHER for s in e.signals)
+    if again and (warned_too or any(_came_before(each, end) for each in e.heard)):
         return Ending(Cause.PREEMPTED, ("warned, then ended by Slurm, which starts the job again",))
     if e.told_to_end:
         return Ending(Cause.OPERATOR, ("ended by Slurm without any warning, as scontrol requeue does",))
@@ -384,7 +263,7 @@ def _warned(e: Evidence) -> Ending | None:
         hint = None  # the session's guess, from the end in its environment; Slurm's own words were looked at before
     cause = hint or (Cause.OPERATOR if e.job else Cause.PREEMPTED)
     who = "Slurm plans no end" if e.job else "Slurm could not be asked"
-    return Ending(cause, (f"warned by {_signal_name(e.warning.signal)}; {who}",))
+    return Ending(cause, (f"warned by {signal_name(e.warning.signal)}; {who}",))
 
 
 def _decided(e: Evidence) -> Ending | None:
@@ -438,9 +317,9 @@ def _deliberate(e: Evidence) -> bool:
 
 
 def _common(e: Evidence) -> tuple[str, ...]:
-    lines = [f"received {_signal_name(s.signal)}" for s in e.signals[:4]]
+    lines = [f"received {signal_name(s.signal)}" for s in e.signals[:4]]
     lines += ["warned by our own clock"] if e.clock is not None else []
-    lines += [f"the ranks received {_signal_name(s.signal)}" for s in e.rank_warnings[:1] if not e.signals]
+    lines += [f"the ranks received {signal_name(s.signal)}" for s in e.rank_warnings[:1] if not e.signals]
     if e.decision is not None:
         lines.append(f"the session decided {e.decision.decision.value} at step {e.decision.step}")
     if e.child is not None:
@@ -454,10 +333,3 @@ def _said(raised: Raised) -> str:
     where = "" if raised.rank is None else f" on rank {raised.rank}"
     when = "" if raised.step is None else f" at step {raised.step}"
     return f"{raised.type}{where}{when}: {raised.message}"[:500]
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -23,6 +23,7 @@ class JobFacts:
         preempted_at: PreemptTime, set once Slurm has chosen the job for preemption.
         down_nodes: those of the job's nodes that Slurm calls down.
         silent_nodes: those that do not answer any more, before Slurm has noticed.
+        reached: another of its nodes let us in while the ranks ran, so that silence says something.
         partition: where it runs; of a waiting job perhaps several with commas.
         excluded: ExcNodeList in Slurm's compressed form, "" when none.
         required: ReqNodeList, likewise.
@@ -34,7 +35,7 @@ class JobFacts:
         least: TimeMin in seconds (`--time-min`), None without one.
         killed_by: the signal that the batch script died of, None for none.
         asked_at: our clock when Slurm answered.
-        warning_lead: how long before its time limit the job asked to be warned, as far as its script says.
+        warning_lead: how long before its time limit the job asked to be warned, as far as that is known.
         warns_batch: that warning goes to the batch script alone (`--signal=B:…`).
     """
 
@@ -47,6 +48,7 @@ class JobFacts:
     preempted_at: float | None = None
     down_nodes: tuple[str, ...] = ()
     silent_nodes: tuple[str, ...] = ()
+    reached: bool = False
     partition: str = ""
     excluded: str = ""
     required: str = ""

@@ -29,8 +29,8 @@ class Verdict:
         requeue: ask Slurm to start the job again; False too when Slurm does so by itself.
         exit_code: the supervisor's, should it live to exit.
         reason: one sentence for people.
-        keep: held after attempts that somebody may let go on: the job may stay in the queue, held. False for what
-            every further attempt would meet again, and where the training itself said "do not requeue".
+        keep: held after attempts that somebody may let go on: the job may stay in the queue, held. False for errors
+            of ours that every further attempt would meet again, and where the training itself said "do not requeue".
         barren: attempts in a row that ended for this cause without checkpoint progress, this one included.
     """
 
@@ -83,7 +83,8 @@ def decide(
         why = "told to end, and Slurm cannot be asked why: not requeued from here"
         return Verdict(Decision.COME_BACK, False, EXIT_COME_BACK, why)
     if _never_began(ending, evidence, past):
-        return Verdict(Decision.HOLD, False, code, f"the ranks ended with exit code {code} before any session")
+        reason = f"the ranks ended with exit code {code} before any session"
+        return Verdict(Decision.HOLD, False, code, reason, keep=True)
     return _within_budget(ending, evidence, past, committed, budgets)
 
 
@@ -110,10 +111,13 @@ def _what_ended(evidence: Evidence, code: int) -> str:
 
 
 def _never_began(ending: Ending, evidence: Evidence, past: Sequence[PastAttempt]) -> bool:
-    """A wrong path, a failed import: the job's first start ends by itself, and so would every other."""
+    """A wrong path, a failed import: the first start of all ends by itself, and so would every other.
+
+    A run that has begun before knows its way: this time it may be the node, so the budget decides.
+    """
     child = evidence.child
     by_itself = child is not None and child.killed_by is None and not child.clean
-    first = not (evidence.again or evidence.restarts) and not any(each.attempt == 0 for each in past)
+    first = not (evidence.again or evidence.restarts or past)
     return first and ending.cause is Cause.CRASH and by_itself and not evidence.claimed
 
 

@@ -6,6 +6,7 @@ Owns what each of these means for DONE, the decision and the peers. Knows neithe
 from __future__ import annotations
 
 import contextlib
+import socket
 
 from hpcresume import console
 from hpcresume.errors import FencedError, HpcresumeError, UsageError
@@ -87,7 +88,7 @@ def _close_the_run(attempt: Attempt, engine: Engine) -> None:
 def _record(attempt: Attempt, engine: Engine, error: BaseException) -> None:
     text = "user called sys.exit" if isinstance(error, SystemExit) else str(error)
     fields = {"type": type(error).__name__, "message": text[:2000], "rank": attempt.ranks.rank, "step": engine.step}
-    attempt.emit(Event("exception", fields))
+    attempt.emit(Event("exception", {**fields, "host": socket.gethostname()}))
 
 
 def _leave_alone(attempt: Attempt, engine: Engine, error: BaseException) -> None:

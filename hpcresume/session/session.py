@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from hpcresume.comm.last_resort import end_peers_on_uncaught_errors
 from hpcresume.errors import HpcresumeError, SessionOpenError, UsageError
 from hpcresume.model import Event
+from hpcresume.policy.cause import ENDS_JOB
 from hpcresume.policy.samples import SampleOrder
 from hpcresume.session.attempt import Attempt, open_attempt, refuse_to_launcher, say
 from hpcresume.session.ddp import unsteady_buckets
@@ -21,7 +23,7 @@ from hpcresume.session.leaving import leave_block
 from hpcresume.session.loop import Steps
 from hpcresume.session.options import check_total, read_options
 from hpcresume.session.part import remember_attempt
-from hpcresume.session.signals import SignalWatch
+from hpcresume.session.signals import SignalWatch, signal_name
 from hpcresume.session.streams import Batches, check_dataset, check_stream_options, refuse_options
 from hpcresume.session.tracking import Tracked
 from hpcresume.session.warnings_seen import WarningsSeen
@@ -146,6 +148,8 @@ class Session:
         attempt.fence.start()
         if self._watch is not None and attempt.progress is not None:
             self._watch.beat = attempt.progress.beat
+        if self._watch is not None:
+            self._watch.heard = partial(_note_end, attempt)
         self._engine = Engine(attempt, self._tracked, self._options, self._seen, self._watch)
         attempt.emit_once(Event("armed", {"signals": [s.name for s in self._options.signals]}))
         for text in foreign:
@@ -413,3 +417,9 @@ class Session:
                 where=str(self._options.run),
                 hint="for step in s.steps(total_steps): ...",
             )
+
+
+def _note_end(attempt: Attempt, number: int) -> None:
+    """A signal that ends the job is recorded as it comes: in the midst of a save nobody may be left to say so later."""
+    if number in ENDS_JOB:
+        attempt.emit_once(Event("end-heard", {"signal": signal_name(number)}))

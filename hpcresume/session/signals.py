@@ -66,6 +66,9 @@ class SignalWatch:
         numbers: which signals.
         seen: where they are noted.
         beat: called by the listener every quarter of a minute.
+
+    Attributes:
+        heard: called by the listener at the first signal of each number, once everybody else knows of it.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class SignalWatch:
     ) -> None:
         self.numbers = tuple(numbers)
         self.beat = beat
+        self.heard: Callable[[int], None] = _nobody
         self._seen = seen
         self._found: dict[signal.Signals, Handler] = {}
         self._mask: set[int] = set()
@@ -169,6 +173,7 @@ class SignalWatch:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.numbers)
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
+        told: set[int] = set()
         while True:
             data = os.read(self._read, 4096) if poll.poll(_BEAT) else b""
             at = time.monotonic()
@@ -179,6 +184,9 @@ class SignalWatch:
             if _STOP[0] in data:
                 return
             self._pass_on(data)
+            for number in sorted(set(data) & set(self.numbers) - told):
+                told.add(number)
+                self.heard(number)
             self.beat()
 
     def _pass_on(self, data: bytes) -> None:
@@ -254,3 +262,7 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _nobody(_number: int) -> None:
+    """Nobody wants to hear of it."""

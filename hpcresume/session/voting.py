@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcresume.comm.ranks import Ranks
+from hpcresume.comm.roll_call import ranks_text
 from hpcresume.errors import UsageError
 
 __all__ = ["Ballot", "Outcome", "Place", "cast"]
@@ -102,14 +103,9 @@ def _scattered(ranks: Ranks, ballot: Ballot) -> UsageError:
     for rank, text in enumerate(texts):
         place, step = json.loads(text)
         groups.setdefault(_PLACES[Place(place)].format(step=step), []).append(rank)
-    listed = "; ".join(f"{_ranks_text(who)} {where}" for where, who in groups.items())
+    listed = "; ".join(f"{ranks_text(who)} {where}" for where, who in groups.items())
     return UsageError(
         f"the ranks are at different places: {listed}",
         where="vote",
         hint="break, s.finish() and s.poll(collective=True) have to happen on all ranks in the same step",
     )
-
-
-def _ranks_text(ranks: list[int]) -> str:
-    shown = ", ".join(map(str, ranks[:8])) + (" …" if len(ranks) > 8 else "")
-    return f"rank {shown}" if len(ranks) == 1 else f"ranks {shown}"

@@ -10,7 +10,7 @@ from hpcresume.errors import SlurmError
 from hpcresume.slurm.commands import TIMEOUT, Execute, check_job_id, execute, patiently
 from hpcresume.slurm.queue import said
 
-__all__ = ["AskedWarning", "asked_warning", "read_batch_script"]
+__all__ = ["AskedWarning", "asked_warning", "parse_warning", "read_batch_script"]
 
 DEFAULT_LEAD = 60.0
 """Seconds before the limit when `--signal` names none (sbatch(1))."""
@@ -58,11 +58,12 @@ def asked_warning(script: str) -> AskedWarning | None:
         if not line.startswith("#SBATCH"):
             continue
         for text in re.findall(r"--signal[= ]\s*[\"']?([^\s\"']{1,40})", line):
-            found = _warning(text) or found
+            found = parse_warning(text) or found
     return found
 
 
-def _warning(text: str) -> AskedWarning | None:
+def parse_warning(text: str) -> AskedWarning | None:
+    """The value of `--signal`, `B:USR1@300` say; None for what sbatch would not take."""
     match = _SIGNAL.fullmatch(text)
     name = _name(match[2].upper()) if match is not None else None
     if match is None or name is None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hpcresume.errors import SlurmError
-from hpcresume.slurm.commands import Answer, Execute, execute, patiently
+from hpcresume.slurm.commands import Answer, Execute, Sleep, execute, patiently
 from hpcresume.slurm.job_text import parse_time
 
 __all__ = ["QueuedJob", "ask_queue", "is_job_id", "parse_queue", "said"]
@@ -88,7 +89,7 @@ def is_job_id(text: str) -> bool:
 
 
 def ask_queue(
-    job_ids: Iterable[str], *, timeout: float = TIMEOUT, execute: Execute = execute
+    job_ids: Iterable[str], *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
 ) -> Mapping[str, QueuedJob]:
     """What Slurm says of these jobs, by their ids, by one squeue; what is no job id, or forgotten by Slurm, is absent.
 
@@ -105,7 +106,7 @@ def ask_queue(
     words = ["squeue", "--noheader", "--states=all", "--array", f"--format={mark}{mark.join(FIELDS)}{mark}"]
     if len(named) <= MOST_NAMED:
         words.append(f"--jobs={named}")
-    answer = patiently(words, timeout, execute)
+    answer = patiently(words, timeout, execute, sleep)
     if answer.code != 0:
         if _UNKNOWN_JOB in answer.err.lower():  # what squeue says of a single job that it does not know
             return {}

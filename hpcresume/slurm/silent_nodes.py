@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hpcresume.slurm.commands import Execute, execute, patiently
 
-__all__ = ["Knock", "knock", "silent_nodes"]
+__all__ = ["Knock", "can_knock", "knock", "silent_nodes"]
 
 MOST_NODES = 1024
 """Of larger jobs none is knocked at: the answer would take too long."""
 AT_ONCE = 64
+WITNESSES = 3
+"""How many others are tried before it is said that nodes do not let each other in."""
 PATIENCE = 3.0
 """Seconds for one knock. A node without power does not even refuse it."""
 DEFAULT_PORT = 6818
@@ -47,33 +49,58 @@ def knock(address: str, port: int) -> bool:
 
 
 def silent_nodes(
-    node_list: str, own: str | None, *, execute: Execute = execute, knock: Knock = knock, timeout: float = 10.0
+    node_list: str,
+    own: str | None,
+    *,
+    reached: bool = False,
+    execute: Execute = execute,
+    knock: Knock = knock,
+    timeout: float = 10.0,
 ) -> tuple[str, ...]:
-    """Which nodes of a list (`n[1-4]`) do not answer, though this one does. Never raises.
+    """Which nodes of a list (`n[1-4]`) do not answer, though this one and another do. Never raises.
+
+    More than half of them are never called lost by this: then it is rather we who are cut off, and Slurm will know.
 
     Args:
         node_list: the job's nodes in Slurm's compressed form.
         own: the node that we are on. Where it does not answer either, nothing is concluded: slurmds are then not to
             be reached by us, or all of them are being restarted.
+        reached: another node answered before (`can_knock`). Else one has to answer now: behind a firewall between the
+            nodes all others are silent for ever.
         execute: runs the commands.
         knock: knocks.
         timeout: seconds for a command.
     """
-    if not own or not _NODE_LIST.fullmatch(node_list):
-        return ()
-    answer = patiently(["scontrol", "--oneliner", "show", "node", node_list], timeout, execute)
-    places = _places(answer.out) if answer.code == 0 else {}
-    if own not in places or not 1 < len(places) <= MOST_NODES:
-        return ()
-    if any(port is None for _, port in places.values()):
-        port = _usual_port(execute, timeout)
-        places = {node: (address, own_port or port) for node, (address, own_port) in places.items()}
-    if not knock(places[own][0], places[own][1] or DEFAULT_PORT):
+    places = _asked(node_list, own, execute, timeout)
+    if own is None or own not in places or not knock(*places[own]):
         return ()
     others = sorted(set(places) - {own})
     with ThreadPoolExecutor(min(AT_ONCE, len(others))) as pool:
-        heard = list(pool.map(lambda node: knock(places[node][0], places[node][1] or DEFAULT_PORT), others))
-    return tuple(node for node, answered in zip(others, heard, strict=True) if not answered)
+        heard = list(pool.map(lambda node: knock(*places[node]), others))
+    silent = tuple(node for node, answered in zip(others, heard, strict=True) if not answered)
+    return silent if (reached or any(heard)) and 2 * len(silent) <= len(places) else ()
+
+
+def can_knock(
+    node_list: str, own: str | None, *, execute: Execute = execute, knock: Knock = knock, timeout: float = 10.0
+) -> bool:
+    """Does another node of the list answer us, so that its silence would mean something later? Never raises."""
+    places = _asked(node_list, own, execute, timeout)
+    return any(knock(*places[node]) for node in sorted(set(places) - {own})[:WITNESSES])
+
+
+def _asked(node_list: str, own: str | None, execute: Execute, timeout: float) -> dict[str, tuple[str, int]]:
+    """Address and port of each node of a list with ours in it; empty where nothing could be learned from them."""
+    if not own or not _NODE_LIST.fullmatch(node_list):
+        return {}
+    answer = patiently(["scontrol", "--oneliner", "show", "node", node_list], timeout, execute)
+    places = _places(answer.out) if answer.code == 0 else {}
+    if own not in places or not 1 < len(places) <= MOST_NODES:
+        return {}
+    usual = DEFAULT_PORT
+    if any(port is None for _, port in places.values()):
+        usual = _usual_port(execute, timeout)
+    return {node: (address, port or usual) for node, (address, port) in places.items()}
 
 
 def _places(text: str) -> dict[str, tuple[str, int | None]]:

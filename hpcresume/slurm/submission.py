@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcresume.errors import SlurmError
+from hpcresume.config.slurm_options import parse_time_limit
+from hpcresume.errors import ConfigError, SlurmError
 from hpcresume.io.bounded_run import run_bounded
 from hpcresume.slurm.commands import TIMEOUT, Answer, Execute, execute
 
-__all__ = ["Partition", "partition", "queue_states", "sbatch"]
+__all__ = ["Partition", "longest_time", "partition", "queue_states", "sbatch"]
 
 SBATCH_TIMEOUT = 60.0
 """Seconds for sbatch: a busy controller lets it wait, and a submission given up may still have happened."""
@@ -105,6 +107,15 @@ def partition(name: str | None, *, timeout: float = TIMEOUT, execute: Execute = 
         raise SlurmError(f"scontrol show partition: {_words(answer)}", where="scontrol")
     found = [_partition(line) for line in answer.out.splitlines() if line.startswith("PartitionName=")]
     return next((each for each in found if (each.name == name if name is not None else each.default)), None)
+
+
+def longest_time(name: str, *, timeout: float = TIMEOUT, execute: Execute = execute) -> float | None:
+    """Seconds of a partition's longest time limit; None: there is none, or it is not known. Never raises."""
+    with contextlib.suppress(SlurmError, ConfigError):
+        found = partition(name, timeout=timeout, execute=execute)
+        if found is not None and found.max_time is not None:
+            return parse_time_limit(f"{found.max_time}min" if found.max_time.isdecimal() else found.max_time)
+    return None
 
 
 def _partition(line: str) -> Partition:

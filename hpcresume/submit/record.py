@@ -8,19 +8,20 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcresume.checkpoint.attempts import read_holder
-from hpcresume.errors import RunBusyError, RunDirectoryError
+from hpcresume.checkpoint.attempts import Holder, read_holder
+from hpcresume.errors import RunBusyError, RunDirectoryError, SlurmError
 from hpcresume.io.durable import make_directory, write_durably
 from hpcresume.io.hints import hint_for
 from hpcresume.io.paths import RunPaths
+from hpcresume.slurm.queue import ask_queue
 from hpcresume.slurm.submission import queue_states
 
-__all__ = ["AtWork", "Folder", "at_work"]
+__all__ = ["AtWork", "Folder", "at_work", "jobs_of", "states_at_once"]
 
 States = Callable[[str], "tuple[str, ...] | None"]
 
@@ -120,15 +121,38 @@ class AtWork:
 
 def at_work(run: Path, *, states: States = queue_states) -> AtWork:
     """Who works on this run or waits to, as far as can be known."""
-    submitted = Folder.of_run(run).job_id()
-    paths = RunPaths(run.absolute())
-    numbers = paths.attempt_numbers()
-    holder = read_holder(paths, numbers[-1]) if numbers else None
-    ids = dict.fromkeys(each for each in (submitted, holder.job_id if holder else None) if each is not None)
-    answers = {job_id: states(job_id) for job_id in ids}
+    holder = _holder(run)
+    answers = {job_id: states(job_id) for job_id in jobs_of(run)}
     for job_id, found in answers.items():
         if found:
             return AtWork(f"job {job_id} ({', '.join(sorted(set(found)))})")
     if holder is not None and holder.holds and holder.job_id is None and holder.process_alive():
         return AtWork(f"process {holder.pid} on this machine")
     return AtWork(unknown=tuple(job_id for job_id, found in answers.items() if found is None))
+
+
+def jobs_of(run: Path) -> list[str]:
+    """The jobs that the run's files name: the one that was submitted last, and the one of the newest attempt."""
+    holder = _holder(run)
+    named = (Folder.of_run(run).job_id(), holder.job_id if holder is not None else None)
+    return list(dict.fromkeys(each for each in named if each is not None))
+
+
+def states_at_once(job_ids: Sequence[str]) -> States:
+    """As `queue_states`, for any number of jobs by one squeue; it answers for these jobs and no others."""
+    try:
+        found = ask_queue(job_ids)
+    except SlurmError:
+        return lambda _job_id: None
+
+    def states(job_id: str) -> tuple[str, ...]:
+        tasks = [found[job_id]] if job_id in found else [j for i, j in found.items() if i.startswith(f"{job_id}_")]
+        return tuple(job.state for job in tasks if not job.over or job.state == "PREEMPTED")  # which may come back
+
+    return states
+
+
+def _holder(run: Path) -> Holder | None:
+    paths = RunPaths(run.absolute())
+    numbers = paths.attempt_numbers()
+    return read_holder(paths, numbers[-1]) if numbers else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["FakeJob", "FakeNode", "FakeQueue"]
@@ -36,6 +36,7 @@ class FakeJob:
         comes_back: once they are, it waits again.
         starts: how often its script ran.
         directory: where its script begins.
+        command: the script's path, as sbatch was given it.
     """
 
     id: str
@@ -66,6 +67,7 @@ class FakeJob:
     starts: int = 0
     options: tuple[str, ...] = field(default=())
     directory: str = "/home/user"
+    command: str = "/job.sh"
 
     @property
     def over(self) -> bool:
@@ -87,6 +89,7 @@ class FakeQueue:
         lag: called for each squeue; how many seconds old its answer is (sites put caches before it).
         job_requeue: JobRequeue of slurm.conf(5): what jobs get that do not say.
         exits_come_back: a job that exits by itself while it is being preempted is requeued (from 24.05 on).
+        longest: MaxTime of partitions that have one, as Slurm writes it.
         nodes: by name.
         jobs: by number, those that are over too.
     """
@@ -101,6 +104,7 @@ class FakeQueue:
         job_requeue: bool = True,
         exits_come_back: bool = False,
         partitions: Sequence[str] = ("low", "high"),
+        longest: Mapping[str, str] | None = None,
     ) -> None:
         self.now = now
         self.requeue_delay = requeue_delay
@@ -108,6 +112,7 @@ class FakeQueue:
         self.job_requeue = job_requeue
         self.exits_come_back = exits_come_back
         self.partitions = tuple(partitions)
+        self.longest = dict(longest or {})
         self.nodes = {f"n{i}": FakeNode(f"n{i}") for i in range(1, nodes + 1)}
         self.jobs: dict[str, FakeJob] = {}
         self._past: dict[str, list[tuple[float, FakeJob]]] = {}
@@ -140,7 +145,7 @@ class FakeQueue:
         self, script: str, *, name: str = "job", nodes: int | tuple[int, int] = 1, tasks_per_node: int = 1,
         partition: str | None = None, requeue: bool | None = None, comment: str = "", begin: float = 0.0,
         limit: float | None = None, excluded: Sequence[str] = (), depends: tuple[str, str] | None = None,
-        options: Sequence[str] = (), directory: str = "/home/user",
+        options: Sequence[str] = (), directory: str = "/home/user", command: str = "/job.sh",
     ) -> FakeJob:  # fmt: skip
         """A job in the queue. `limit` is its time limit in seconds, `begin` an instant."""
         self._number += 1
@@ -149,7 +154,7 @@ class FakeQueue:
             needs=nodes if isinstance(nodes, tuple) else (nodes, nodes), tasks_per_node=tasks_per_node,
             requeue=self.job_requeue if requeue is None else requeue, comment=comment, begin=begin, limit=limit,
             excluded=tuple(excluded), depends=depends, submitted=self.now, options=tuple(options),
-            directory=directory,
+            directory=directory, command=command,
         )  # fmt: skip
         self.jobs[job.id] = job
         self.keep()
@@ -173,6 +178,7 @@ class FakeQueue:
         if self.exits_come_back and job.preempted_at is not None and job.requeue and not job.leaving:
             job.restarts += 1
             job.comes_back = True
+            job.depends = None
         if job.comes_back:
             self._wait_again(job)
         else:
@@ -300,6 +306,8 @@ class FakeQueue:
     def _end(self, job: FakeJob, *, comes_back: bool, restart: bool = True) -> None:
         job.state, job.leaving, job.comes_back, job.end = "COMPLETING", True, comes_back, self.now
         job.preempted_at = None
+        if comes_back:
+            job.depends = None  # it was met; while the job waits again it may be given another one
         if comes_back and restart:
             job.restarts += 1
             job.start = self.now
@@ -308,7 +316,6 @@ class FakeQueue:
         job.state, job.reason, job.leaving, job.comes_back = "PENDING", job.held or "BeginTime", False, False
         job.begin = max(job.begin, self.now + self.requeue_delay)
         job.start = job.end = job.preempted_at = None
-        job.depends = None
 
     def _leave_nodes(self, job: FakeJob) -> None:
         for node in self.nodes.values():

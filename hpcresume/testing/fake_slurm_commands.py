@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hpcresume.config.slurm_options import parse_time_limit, slurm_time
 from hpcresume.slurm.commands import Answer
 from hpcresume.testing.fake_queue import FakeJob, FakeQueue
 
@@ -59,6 +60,8 @@ def _show(slurm: FakeQueue, words: list[str]) -> Answer:
     if entity == "job":
         job = slurm.jobs.get(name)
         return Answer(0, _record(job), "") if job is not None else _failed("slurm_load_jobs error: Invalid job id")
+    if entity == "partition" and name in slurm.partitions:
+        return Answer(0, f"PartitionName={name} MaxTime={slurm.longest.get(name, 'UNLIMITED')} State=UP\n", "")
     if entity == "hostnames":
         return Answer(0, "".join(f"{each}\n" for each in _expand(name)), "")
     if entity == "config":
@@ -141,7 +144,9 @@ def _check(slurm: FakeQueue, key: str, value: str) -> str:
     return "" if key in _SETTABLE else "Update of this parameter is not supported"
 
 
-_SETTABLE = frozenset({"Comment", "ExcNodeList", "StartTime", "Partition", "NumNodes", "NumTasks", "NumCPUs"})
+_SETTABLE = frozenset(
+    {"Comment", "Dependency", "ExcNodeList", "StartTime", "Partition", "NumNodes", "NumTasks", "NumCPUs", "TimeLimit"}
+)
 
 
 def _set(slurm: FakeQueue, job: FakeJob, key: str, value: str) -> None:
@@ -153,6 +158,11 @@ def _set(slurm: FakeQueue, job: FakeJob, key: str, value: str) -> None:
         job.begin = _instant(slurm, value)
     elif key == "Partition":
         job.partition = value
+    elif key == "Dependency":
+        kind, _, other = value.partition(":")
+        job.depends = (kind, other)
+    elif key == "TimeLimit":
+        job.limit = float(parse_time_limit(value) or 0) or None
     elif key == "NumNodes":
         least, _, most = value.partition("-")
         job.needs = (int(least), int(most or least))
@@ -173,12 +183,25 @@ def _write(slurm: FakeQueue, words: list[str]) -> Answer:
 
 def _squeue(slurm: FakeQueue, words: list[str]) -> Answer:
     options = _options(words)
-    job = slurm.seen(options.get("jobs", ""))
-    if job is None:
+    if "jobs" not in options:
+        found = [job for job in map(slurm.seen, slurm.jobs) if job is not None]
+    elif (job := slurm.seen(options["jobs"])) is not None:
+        found = [job]
+    else:
         return _failed("slurm_load_jobs error: Invalid job id specified")
-    known = {"%T": job.state, "%i": job.id, "%k": job.comment or "(null)", "%r": job.held or job.reason,
-             "%Z": job.directory}  # fmt: skip
-    return Answer(0, known.get(options.get("format", "%T"), job.state) + "\n", "")
+    return Answer(0, "".join(_row(job, options.get("format", "%T")) for job in found), "")
+
+
+def _row(job: FakeJob, form: str) -> str:
+    given = dict(word.lstrip("-").partition("=")[::2] for word in job.options)
+    known = {
+        "%T": job.state, "%i": job.id, "%F": job.id, "%k": job.comment or "(null)", "%r": job.held or job.reason,
+        "%Z": job.directory, "%o": job.command, "%x": ",".join(job.excluded), "%n": ",".join(job.required),
+        "%f": given.get("constraint", "(null)"), "%W": given.get("licenses", "(null)"), "%d": given.get("tmp", "0"),
+        "%y": given.get("nice", "0"), "%w": "(null)", "%b": given.get("gres", "N/A"), "%v": "(null)", "%h": "OK",
+        "%l": "UNLIMITED" if job.limit is None else slurm_time(job.limit),
+    }  # fmt: skip
+    return re.sub("%[A-Za-z]", lambda match: known.get(match[0], ""), form) + "\n"
 
 
 def _sinfo(slurm: FakeQueue, words: list[str]) -> Answer:
@@ -205,6 +228,10 @@ def _sbatch(slurm: FakeQueue, words: list[str]) -> Answer:
         depends=(kind, other) if kind else None,
         options=words[1:-1],
         directory=options.get("chdir", "/home/user"),
+        command=words[-1],
+        limit=parse_time_limit(options["time"]) if "time" in options else None,
+        excluded=_expand(options.get("exclude", "")),
+        comment=options.get("comment", ""),
     )
     return Answer(0, f"{job.id}\n", "")
 

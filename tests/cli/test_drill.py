@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcresume.emulate.cluster import EmulatedCluster
+from hpcresume.emulate.settings import default_partitions
 from tests.support.launching import hpcresume, wait_until
 from tests.support.mpi import child_environment
 
@@ -62,7 +63,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with EmulatedCluster(nodes=1, requeue_delay=0.5) as cluster:
+    with EmulatedCluster(nodes=1, requeue_delay=0.5, partitions=default_partitions(grace=30.0)) as cluster:
         yield Place(tmp_path, cluster)
 
 
@@ -80,6 +81,11 @@ def test_a_warned_run_loses_nothing_and_a_lost_node_loses_steps_that_come_out_th
     assert warned["first_step"] == warned["saved_step"] + 1
     assert 0 <= warned["warned_after"] <= warned["saved_after"] <= warned["ended_after"] < warned["again_after"]
     assert warned["skipped"] == []
+    assert [(row["against"], row["given"], row["verdict"]) for row in warned["judged"]] == [
+        ("grace", 30.0, "ok"), ("lead", 5.0, "ok"),
+    ]  # fmt: skip
+    assert "the grace of partition low is 30 s" in warned["judged"][0]["what"]
+    assert warned["judged"][0]["used"] == warned["saved_after"]
 
     wait_until(lambda: place.step("run") % 20 in range(8, 14), 30)
     done = place.drill("run", "--yes", "--node", code=1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hpcresume as hr
+from hpcresume.checkpoint import generations
 from hpcresume.cli.output import printable
 from hpcresume.observe.figures import age, size
 from tests.cli.conftest import flip_bit
@@ -31,6 +32,13 @@ def test_ls_shows_every_generation_and_which_is_newest(cli, cli_json, run):
     assert newest["parent"] == NAMES[1]
     assert newest["bytes"] >= 8000
     assert 0 <= newest["age_seconds"] < 60
+
+
+def test_ls_reads_each_manifest_once(cli_json, run, monkeypatch):
+    read, whole = [], generations.read_sealed
+    monkeypatch.setattr(generations, "read_sealed", lambda path: read.append(path.name) or whole(path))
+    cli_json("ls", run)
+    assert sorted(read) == NAMES
 
 
 def test_ls_of_one_generation_shows_that_one_with_the_mark_it_has_in_its_run(cli_json, run):

@@ -12,11 +12,12 @@ from hpcresume.comm.roll_call import Answer, call_roll, is_called, leave_mark, r
 @pytest.mark.parametrize(
     ("ranks", "text"),
     [
-        ([3], "rank 3 has"),
-        ([1, 3], "ranks 1, 3 have"),
-        ([4, 3], "ranks 3, 4 have"),
-        ([1, 2, 3, 9], "ranks 1-3, 9 have"),
-        (range(1, 4096), "ranks 1-4095 have"),
+        ([3], "rank 3"),
+        ([1, 3], "ranks 1, 3"),
+        ([4, 3], "ranks 3, 4"),
+        ([1, 2, 3, 9], "ranks 1-3, 9"),
+        (range(1, 4096), "ranks 1-4095"),
+        (range(0, 4096, 2), f"ranks {', '.join(map(str, range(0, 32, 2)))} … (2048 in all)"),
     ],
 )
 def test_ranks_are_named_on_one_line(ranks, text):

@@ -106,6 +106,20 @@ def test_the_other_tasks_say_why_when_rank_0_does(tmp_path, end):
     assert "has not said" in wait_for_rank_0(None, None, end, 0.1)
 
 
+def test_the_other_tasks_stay_as_long_as_rank_0_waits_for_slurm_to_end_the_job(tmp_path, end):
+    """Slurm, which cannot be told, starts a preempted job again if it is still there at the end of its grace."""
+    attempt = AttemptPaths(tmp_path)
+    said = {"event": "awaits-end", "until": time.time() + 1.0}
+    attempt.supervisor.write_text(json.dumps(said) + "\n")
+    began = time.monotonic()
+    assert "has not said" in wait_for_rank_0(None, attempt, end, 0.3)
+    assert 1.2 < time.monotonic() - began < 5, "until then, and as long after it as for any other word"
+    main = threading.main_thread().ident
+    attempt.supervisor.write_text(json.dumps({**said, "until": time.time() + 60}) + "\n")
+    later(0.8, signal.pthread_kill, main, signal.SIGTERM)
+    assert wait_for_rank_0(None, attempt, end, 0.3) == ""
+
+
 def test_the_end_itself_needs_no_words(tmp_path, end):
     signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
     assert wait_for_rank_0(tmp_path / "none", None, end, 20) == ""

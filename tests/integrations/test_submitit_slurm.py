@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import hpcresume as hr
+from hpcresume.errors import RunBusyError
 from tests.integrations import trainings
 from tests.integrations.trainings import expected, train, train_sharing_only_the_run
-from tests.slurm.cluster import missing_programs, running_cluster
+from tests.slurm.cluster import running_cluster, skip_without_slurm
 from tests.support.launching import ledger, wait_until
 from tests.support.mpi import AS_ROOT, child_environment
 
@@ -24,8 +25,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    if missing_programs():
-        pytest.skip(f"no real Slurm here: {', '.join(missing_programs())} missing")
+    skip_without_slurm()
     with running_cluster(tmp_path_factory.mktemp("slurm") / "c") as running:
         yield running
 
@@ -73,10 +73,11 @@ def description(tmp_path: Path, function=train, **more) -> dict:
 
 
 def test_submit_on_slurm_is_preempted_comes_back_and_returns_the_results_of_all_ranks(tmp_path, cluster):
-    job = hr.submit(
-        description(tmp_path, kwargs={"steps": 120, "out": str(tmp_path), "seconds": 0.05}), cluster="slurm"
-    )
+    wanted = description(tmp_path, kwargs={"steps": 120, "out": str(tmp_path), "seconds": 0.05})
+    job = hr.submit(wanted, cluster="slurm")
     wait_until(lambda: steps_of(tmp_path) > 10, 60)
+    with pytest.raises(RunBusyError, match=f"this run has a job already: job {job.job_id} "):
+        hr.submit(wanted, cluster="slurm")
     preempt(cluster)
     found = results(job, cluster)
     assert [(r["rank"], r["size"], r["attempt"]) for r in found] == [(0, 2, 2), (1, 2, 2)]

@@ -46,6 +46,12 @@ OOM = JobFacts("OUT_OF_MEMORY", "OutOfMemory")
 LEAVING = JobFacts("COMPLETING", end=NOW)
 BUG = Raised("ValueError", "bad loss", 2, 17)
 FULL = Raised("NoSpaceError", "the filesystem is full", 0, 17)
+MEMORY = Raised("MemoryError", "", 2, 17)
+ECHO = Raised("RuntimeError", "[gloo/transport/tcp/pair.cc:534] Connection closed by peer", 0, 17)
+AT_ONCE = SignalReceived(int(signal.SIGUSR1), TERM.at + 0.004)
+BUG_ON_N1 = replace(BUG, host="n1.cluster", at=NOW)
+BUG_ON_N2 = replace(BUG, host="n2.cluster", at=NOW)
+SEEN_BEFORE, SEEN_LATER = replace(NODE_SILENT, asked_at=NOW - 5), replace(NODE_SILENT, asked_at=NOW + 5)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,39 @@ FULL = Raised("NoSpaceError", "the filesystem is full", 0, 17)
         (Evidence(claimed=True, decision=BACK, child=CLEAN, signals=(USR1,), job=(ASKED_BATCH,)), Cause.WALLTIME),
         (Evidence(claimed=True, decision=BACK, child=CLEAN, clock=USR1, job=(ASKED_60,)), Cause.WALLTIME),
         (Evidence(claimed=True, child=FAILED, job=(UNANSWERED,)), Cause.NODE_FAILURE),
-        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(UNANSWERED,)), Cause.NODE_FAILURE),
+        # GraceTime=0 on 24.11: the warning is taken a moment after the end, and none of ours goes to the supervisor.
+        (Evidence(claimed=True, signals=(TERM, AT_ONCE), job=(ENDED_BY_PREEMPTION,)), Cause.PREEMPTED),
+        (Evidence(claimed=True, signals=(TERM,), rank_warnings=(AT_ONCE,), job=(ENDED_BY_REQUEUE,)), Cause.OPERATOR),
+        (Evidence(claimed=True, signals=(TERM, AT_ONCE), job=(ENDED_BY_SCANCEL,)), Cause.OPERATOR),
+        # A program's own exception is a crash, whatever else is wrong; the echo of a lost peer is not.
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(UNANSWERED,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(NODE_SILENT,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(NODE_FAIL,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(ENDED_BY_NODE,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=BUG, job=(CANCELLED,)), Cause.OPERATOR),
+        (Evidence(claimed=True, child=FAILED, raised=MEMORY, job=(NODE_SILENT,)), Cause.OUT_OF_MEMORY),
+        (Evidence(claimed=True, child=FAILED, raised=ECHO, job=(UNANSWERED,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=ECHO, job=(NODE_SILENT,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=ECHO, job=(NODE_FAIL,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=ECHO, job=(RUNNING,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=FULL, job=(NODE_SILENT,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=BUG_ON_N2, job=(NODE_SILENT,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=BUG_ON_N1, job=(NODE_SILENT,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=BUG_ON_N1, job=(SEEN_LATER,)), Cause.CRASH),
+        (Evidence(claimed=True, child=FAILED, raised=BUG_ON_N1, job=(SEEN_BEFORE,)), Cause.NODE_FAILURE),
+        (Evidence(claimed=True, child=FAILED, raised=BUG_ON_N1, job=(SEEN_LATER, SEEN_BEFORE)), Cause.NODE_FAILURE),
+        # A helper process that the kernel killed for memory does not make a saved preemption want of memory.
+        (
+            Evidence(
+                claimed=True,
+                decision=BACK,
+                child=CLEAN,
+                signals=(USR1,),
+                job=(PREEMPTED,),
+                out_of_memory=("the kernel killed 1",),
+            ),
+            Cause.PREEMPTED,
+        ),
         (Evidence(claimed=True, decision=BACK, child=CLEAN, signals=(USR1,), job=(UNANSWERED,)), Cause.OPERATOR),
         (Evidence(claimed=True, child=CLEAN, job=(PREEMPTED,)), Cause.PREEMPTED),
         (Evidence(claimed=True, child=FAILED, raised=BUG, job=(PREEMPTED,)), Cause.CRASH),

@@ -64,17 +64,19 @@ class Bench:
         return Evidence(claimed=True, child=ChildExit(1), job=(replace(facts, down_nodes=down),),
                         restarts=self.job.restarts, **known)  # fmt: skip
 
-    def ends(
+    def case(
         self, cause: Cause = Cause.CRASH, verdict: Verdict = BACK, evidence: Evidence | None = None,
         past: tuple[PastAttempt, ...] = (), **options: Any,
-    ) -> Carried:  # fmt: skip
+    ) -> Case:  # fmt: skip
         given = LaunchOptions(("train",), run=self.root, **{"pauses": Pauses(0), **options})
-        case = Case(
+        return Case(
             given, self.environment(), self.run, 1,
             (*past, PastAttempt(1, cause)), Ending(cause, ("so it was",)), evidence or self.evidence(), verdict,
             lambda event, **fields: self.recorded.append({"event": event, **fields}),
         )  # fmt: skip
-        return carry_out(case, self.hands())
+
+    def ends(self, *case: Any, **more: Any) -> Carried:
+        return carry_out(self.case(*case, **more), self.hands())
 
     def comes_back(self) -> None:
         self.slurm.gone(self.job)
@@ -116,6 +118,13 @@ def test_a_limit_that_slurm_has_lowered_is_raised_again_for_the_next_start(bench
     assert updates(bench) == words
     verbs = [call[1] for call in bench.slurm.calls if call[0] == "scontrol"]
     assert not words or verbs.index("requeue") < verbs.index("update"), "Slurm allows it only while the job waits"
+
+
+def test_a_limit_that_slurm_has_lowered_is_raised_again_for_a_job_that_waits_to_be_released(bench: Bench):
+    evidence = bench.evidence()
+    lowered = replace(evidence, job=(replace(evidence.job[0], limit=3600.0, least=3600.0),))
+    assert bench.ends(Cause.CRASH, HOLD, evidence=lowered, time_limit="1-00:00:00") == Carried(held=True)
+    assert bench.job.limit == 86400.0
 
 
 # ---- pauses
@@ -456,9 +465,17 @@ def test_a_job_of_submitits_is_not_submitted_again_as_another_one(tmp_path: Path
 def test_where_scontrol_is_missing_a_preempted_job_waits_for_slurm_which_brings_it_back(bench: Bench):
     """Inside of a container, say. Left before its end, the job would be over on Slurm before 24.05 (seen on 22.05),
     and held after five times on newer ones (MaxBatchRequeue, slurm.conf(5))."""
+    before = bench.evidence()
+    bench.slurm.preempt(bench.job, 60.0)
     evidence = bench.evidence()
     bench.slurm.fault = lambda words: Answer(None, "", "FileNotFoundError: scontrol")
     assert bench.ends(Cause.PREEMPTED, replace(BACK, barren=0), evidence=evidence) == Carried(awaits_end=True)
+    unasked = replace(evidence, job=())
+    assert bench.ends(Cause.PREEMPTED, replace(BACK, barren=0), evidence=unasked) == Carried(awaits_end=True)
+    limit = replace(unasked, signals=(SignalReceived(10, 0.0),))
+    assert bench.ends(Cause.WALLTIME, replace(BACK, barren=0), evidence=limit) == Carried(awaits_end=True), "a guess"
+    assert bench.ends(Cause.WALLTIME, replace(BACK, barren=0), evidence=evidence) == Carried(), "and here it is none"
+    assert bench.ends(Cause.PREEMPTED, replace(BACK, barren=0), evidence=before) == Carried(), "Slurm knows of no such"
     assert bench.ends(Cause.CRASH, evidence=evidence) == Carried(), "Slurm would not start that one again"
     ending = replace(evidence, signals=(SignalReceived(15, 0.0),), child_at=1.0)
     assert bench.ends(Cause.PREEMPTED, replace(BACK, barren=0), evidence=ending) == Carried(), "it is ending already"
@@ -477,6 +494,23 @@ def test_a_start_that_outlives_its_node_leaves_the_job_to_the_next_one(bench: Be
     assert bench.ends(Cause.CRASH, verdict, replace(before, overtaken=True)) == Carried(), "the run says so, Slurm not"
     assert bench.slurm.calls[calls + 2 :] == [], "nothing was asked of Slurm"
     assert (bench.job.state, bench.job.restarts) == ("RUNNING", 1)
+
+
+@pytest.mark.parametrize("verdict", [BACK, HOLD])
+def test_a_job_that_was_started_again_since_slurm_was_asked_is_neither_requeued_nor_held_again(bench, verdict):
+    """Its start was slow to notice its end; Slurm, or a person, has put the job back meanwhile, and it runs."""
+    evidence = bench.evidence()
+    bench.slurm.requeue(bench.job)
+    bench.comes_back()
+    assert bench.ends(Cause.CRASH, verdict, evidence) == Carried()
+    assert (bench.job.state, bench.job.restarts, bench.job.held) == ("RUNNING", 1, "")
+
+
+def test_a_job_that_a_person_has_requeued_meanwhile_and_that_waits_is_held_where_it_waits(bench: Bench):
+    evidence = bench.evidence()
+    bench.slurm.requeue(bench.job)
+    assert bench.ends(Cause.CRASH, HOLD, evidence).held
+    assert (bench.job.restarts, bench.job.held) == (1, "JobHeldUser")
 
 
 @pytest.mark.parametrize("verdict", [BACK, HOLD])

@@ -18,6 +18,7 @@ from hpcresume.launch.predecessors import made_from, mark_program_done
 from hpcresume.model import EXIT_HOLD, Cause
 from hpcresume.slurm.commands import Answer
 from hpcresume.slurm.environment import SlurmEnvironment
+from tests.slurm_text.records import record
 
 
 class Stage:
@@ -32,8 +33,14 @@ class Stage:
         self.calls: list[str] = []
         self.now = 0.0
         self.at: dict[float, Any] = {}
+        self.silent_until = 0.0
+        self.restarts = 0
 
     def execute(self, words: Sequence[str], _timeout: float) -> Answer:
+        if self.silent_until > self.now:
+            return Answer(1, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+        if "show" in words:
+            return Answer(0, record(job_id="20", restarts=str(self.restarts)), "")
         if words[0] != "squeue":
             self.calls.append(" ".join(words))
             return Answer(1, "", "refused") if words[1] in self.refused else Answer(0, "", "")
@@ -54,6 +61,7 @@ class Stage:
 
     def begins(self, restarts: int = 0, job: str | None = "20") -> Any:
         environ = {} if job is None else {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restarts)}
+        environ |= {"SLURM_JOB_NAME": "train"}
         options = LaunchOptions(("train",), run=self.run.root, stage="train", after=(self.before.root,))
         hands = Hands(self.execute, lambda: self.now, self.sleep, environ)
         return admit(options, SlurmEnvironment.from_environ(environ), hands)
@@ -119,6 +127,35 @@ def test_what_slurm_refuses_ends_with_the_code_for_somebody_has_to_look(stage):
     stage.refused = {"requeue", "requeuehold", "hold"}
     refused = stage.begins().refused
     assert (refused.held, refused.requeued, refused.exit_code) == (False, False, EXIT_HOLD)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_controller_that_is_silent_for_ten_minutes_neither_holds_nor_ends_it(stage, works):
+    """Asked once, it had been held, as if nobody worked on the stage before it; or had ended with nothing said."""
+    stage.submitted("12")
+    stage.queue = {"12": "RUNNING" if works else "FAILED"}
+    stage.silent_until = 600.0
+    refused = stage.begins().refused
+    assert 600.0 <= stage.now < 720.0
+    assert (refused.requeued, refused.held) == (works, not works)
+    assert stage.calls[-1] == ("scontrol update JobId=20 Dependency=afterok:12" if works else "scontrol requeuehold 20")
+
+
+def test_a_controller_that_stays_silent_is_not_taken_for_an_empty_queue(stage, capsys):
+    stage.submitted("12")
+    stage.silent_until = 1e9
+    refused = stage.begins().refused
+    assert (refused.held, refused.exit_code) == (False, EXIT_HOLD)
+    assert "who works on it cannot be asked" in refused.reason
+    assert stage.now >= 1800
+
+
+def test_a_job_that_was_started_again_meanwhile_is_left_alone(stage):
+    stage.submitted("12")
+    stage.queue, stage.restarts = {"12": "RUNNING"}, 1
+    refused = stage.begins().refused
+    assert (refused.requeued, refused.held, refused.exit_code) == (False, False, 75)
+    assert stage.calls == []
 
 
 def test_without_slurm_it_says_so_and_starts_nothing(stage, capsys):

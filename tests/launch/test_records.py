@@ -13,12 +13,11 @@ import pytest
 from hpcresume.errors import RunDirectoryError
 from hpcresume.io.files import Files, substituted
 from hpcresume.io.paths import RunPaths
+from hpcresume.launch.closing import close_predecessor, lost_nodes
 from hpcresume.launch.memory import memory_kills, new_memory_kills
 from hpcresume.launch.records import (
-    close_predecessor,
     committed_step,
     last_decision,
-    lost_node,
     past_attempts,
     raised,
     rank_warnings,
@@ -106,7 +105,7 @@ def test_an_attempt_whose_supervisor_could_write_nothing_ended_as_its_session_de
     ended = close_predecessor(run, 2, restarted_job="7")
     assert ended is not None
     assert ended.cause is Cause.STORAGE
-    assert lost_node(run, 2) is None
+    assert lost_nodes(run, 2) == []
 
 
 @pytest.mark.parametrize(

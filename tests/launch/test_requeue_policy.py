@@ -78,11 +78,12 @@ def test_an_error_that_every_attempt_would_meet_ends_the_job_with_its_own_code(c
     assert (stopped.decision, stopped.requeue, stopped.exit_code) == (Decision.HOLD, False, code)
 
 
-def test_ranks_that_fail_before_any_session_on_the_first_start_are_not_tried_again():
+def test_ranks_that_fail_before_any_session_on_the_first_start_are_held_where_a_person_sees_it():
     typo = Evidence(child=ChildExit(2))
     assert verdict(Cause.CRASH, typo) == Verdict(
-        Decision.HOLD, False, 2, "the ranks ended with exit code 2 before any session"
+        Decision.HOLD, False, 2, "the ranks ended with exit code 2 before any session", keep=True
     )
+    assert verdict(Cause.CRASH, typo, past=failed(Cause.PREEMPTED)).requeue, "it has begun before: it may be the node"
     assert verdict(Cause.CRASH, replace(typo, restarts=1), past=failed(Cause.PREEMPTED)).requeue
     assert verdict(Cause.CRASH, Evidence(child=ChildExit(137))).requeue
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.test_torchrun import STEPS, TRAINING, event, finals, losses, same_training, started, uninterrupted
-from tests.slurm.cluster import missing_programs, running_cluster
+from tests.slurm.cluster import running_cluster, skip_without_slurm
 from tests.support.mpi import child_environment
 from tests.support.sampling import sampled
 
@@ -18,8 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    if missing_programs():
-        pytest.skip(f"no real Slurm here: {', '.join(missing_programs())} missing")
+    skip_without_slurm()
     with running_cluster(tmp_path_factory.mktemp("slurm") / "c") as running:
         yield running
 

@@ -178,3 +178,16 @@ def test_whatever_stands_in_the_files_there_is_a_story(session, supervisor, clai
 def test_the_story_and_the_history_agree_on_what_was_lost(written):
     a_preempted_and_a_held_attempt(written)
     assert [c.lost_steps for c in tell_story(written.run)] == [a.lost_steps for a in read_history(written.run).attempts]
+
+
+def test_an_unknown_cause_says_what_was_looked_for(written):
+    """An empty list of evidence left a reader to guess whether anybody had looked."""
+    for number, begins_at in ((1, None), (2, "g000000000020-a0001"), (3, "g000000000020-a0001")):
+        written.run.attempt(number).root.mkdir()
+        written.start(number, begins_at)
+        written.steps(number, 1 if begins_at is None else 21, 25)
+    written.supervisor(2, "started", node="n1")
+    first, second, _ = tell_story(written.run)
+    assert first.cause is second.cause is Cause.UNKNOWN
+    assert first.evidence[0].startswith("no supervisor kept a record of it, no rank recorded an exception")
+    assert second.evidence == ("its supervisor recorded no end, and no later start asked Slurm about it",)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hpcresume.observe.ledger_reader import MetricRecord
+from hpcresume.ops.drill_judgement import Judged
 from hpcresume.ops.drill_kill import is_rank
 from hpcresume.ops.drill_report import Comparison, DrillReport, as_json, compare_curves, sentences
 
@@ -14,6 +17,9 @@ BACK = DrillReport(
     restored="g000000000071-a0001", restored_step=71, restore_seconds=0.07, first_step=72, first_step_after=13.0,
     lost=0, curve=Comparison(),
 )  # fmt: skip
+
+
+TIGHT = Judged("grace", 30.0, 25.0, "warn", "saved after 25.0 s; the grace is 30 s: 1.2 times that", "save less")
 
 
 def but(**changes: object) -> DrillReport:
@@ -33,6 +39,11 @@ def metrics(**by_step: float) -> list[MetricRecord]:
         (but(curve=Comparison(2, (5,))), "lost", 1),
         (but(problem="held"), "not back", 77),
         (but(problem="held", lost=9), "not back", 77),
+        (but(judged=(TIGHT,)), "too tight", 3),
+        (but(judged=(replace(TIGHT, verdict="bad"),)), "too tight", 3),
+        (but(judged=(replace(TIGHT, verdict="unknown"), replace(TIGHT, verdict="ok"))), "nothing lost", 0),
+        (but(judged=(TIGHT,), lost=3), "lost", 1),
+        (but(judged=(TIGHT,), problem="held"), "not back", 77),
     ],
 )
 def test_the_verdict_and_the_exit_code(report, verdict, code):
@@ -44,6 +55,15 @@ def test_repeated_steps_are_compared_to_the_last_bit():
     assert compare_curves(before, metrics(s6=0.1 + 0.2, s7=float("nan"), s9=1.0)) == Comparison(2)
     assert compare_curves(before, metrics(s6=0.3, s7=1.0)) == Comparison(2, (6, 7))
     assert compare_curves(before, []) == Comparison()
+
+
+def test_what_was_judged_is_a_row_with_what_to_try():
+    rows = dict(sentences(but(judged=(TIGHT,))))
+    assert rows["grace"] == "saved after 25.0 s; the grace is 30 s: 1.2 times that (try: save less)"
+    assert list(rows)[2:4] == ["saved", "grace"]
+    assert as_json(but(judged=(TIGHT,)))["judged"] == [
+        {"against": "grace", "given": 30.0, "used": 25.0, "verdict": "warn", "what": TIGHT.what, "try": "save less"}
+    ]
 
 
 def test_the_report_tells_what_happened_in_order():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.tree import ROOT
+from tests.slurm.cluster import root_2411
 
 pytestmark = pytest.mark.checkout
 
@@ -49,3 +50,15 @@ def test_a_debootstrap_that_fails_leaves_its_log_and_no_half_made_root(tmp_path)
     assert ended.returncode == 1
     assert "E: no such mirror: http://mirror.example/debian" in ended.stderr
     assert [path.name for path in (tmp_path / "cache" / "hpcresume").iterdir()] == ["slurm-24.11.log"]
+
+
+def test_a_second_slurm_that_is_missing_skips_its_tests_by_hand_and_fails_them_in_ci(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCRESUME_SLURM_ROOT", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"no Slurm 24\.11"):
+        root_2411()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=r"in CI this may not be skipped: no Slurm 24\.11"):
+        root_2411()
+    (tmp_path / ".complete").touch()
+    assert root_2411() == tmp_path

@@ -34,7 +34,7 @@ class SharedFiles:
         self.delay = delay
         self.broken = False
         self._versions: dict[Path, list[Version]] = {}
-        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._stamps: dict[str, tuple[int, int]] = {}
 
     @contextlib.contextmanager
     def seen_by(self, node: str, now: float) -> Iterator[None]:
@@ -74,23 +74,24 @@ class SharedFiles:
         return self.root.with_name(self.root.name + ".aside")
 
     def _take_in(self, node: str, now: float) -> None:
-        for path, stamp in self._changed():
-            self._stamps[path] = stamp
+        for name, stamp in self._changed():
+            self._stamps[name] = stamp
+            path = Path(name)
             content = path.read_bytes()
             known = self._versions.setdefault(path, [Version(float("-inf"), "", None)])
             if known[-1].content != content:
                 known.append(Version(now + self.delay(), node, content))
 
-    def _changed(self) -> list[tuple[Path, tuple[int, int]]]:
+    def _changed(self) -> list[tuple[str, tuple[int, int]]]:
         """The files that somebody has written since the last look."""
         found = []
-        for folder in (self.root / "launch", *_folders(self.root / "attempts")):
+        for folder in (os.path.join(self.root, "launch"), *_folders(self.root / "attempts")):
             for entry in os.scandir(folder) if os.path.isdir(folder) else ():
                 if entry.name in LAGGING:
                     facts = entry.stat()
                     stamp = (facts.st_mtime_ns, facts.st_size)
-                    if self._stamps.get(Path(entry.path)) != stamp:
-                        found.append((Path(entry.path), stamp))
+                    if self._stamps.get(entry.path) != stamp:
+                        found.append((entry.path, stamp))
         return found
 
     def settle(self) -> None:

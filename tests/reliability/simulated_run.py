@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -32,6 +33,7 @@ from hpcresume.launch.hands import Hands
 from hpcresume.launch.journal import Journal
 from hpcresume.launch.opening import open_record
 from hpcresume.launch.options import LaunchOptions
+from hpcresume.launch.other_hands import step_aside, was_refused
 from hpcresume.launch.rendezvous import Claimed
 from hpcresume.launch.siblings import stands_behind
 from hpcresume.model import EXIT_DONE, EXIT_HOLD, Cause, Decision
@@ -57,9 +59,22 @@ FREE = frozenset({"preempted", "preempted-unheard", "operator-requeues", "script
 FATES = {
     "finish": 6, "preempted": 10, "preempted-unheard": 3, "crash": 5, "killed": 3, "node": 5, "batch-node": 4,
     "split-brain": 4, "walltime": 3, "walltime-unsaved": 2, "no-space": 2, "storage-hold": 1, "hold-77": 0.3,
-    "cancelled": 0.5, "operator-warns": 1, "operator-requeues": 1, "script-lost": 2, "barren": 3, "typo": 0.4,
+    "cancelled": 0.5, "operator-warns": 1, "operator-requeues": 1, "script-lost": 0.5, "barren": 3, "typo": 0.4,
 }  # fmt: skip
-"""What ends an attempt, and how often."""
+"""What ends an attempt, and how often. Of a hundred starts one loses its script, of a run of bad character three: far
+more than on any cluster, and so few that two in a row are as rare as they should be.
+"""
+GUARDS = [None, None, None, True, True, False]
+"""What users say: mostly nothing, which leaves a guard where the cluster forbids requeues."""
+
+
+LOST = frozenset({"script-lost", "batch-node", "split-brain", "preempted-unheard"})
+"""Ends of a start of which no supervisor of its own tells."""
+NEVER_RAN, DIED = "its script never ran", "it died with its supervisor, and Slurm requeues nothing"
+TAKEN_FOR_CANCELLED = "ended by Slurm while its controller was silent, and so taken for cancelled"
+TWICE, OUT_OF_REACH = "two losses in a row, its guard's too", "no moment at which a guard could be left"
+UNSEEN = {False: (NEVER_RAN, DIED, TAKEN_FOR_CANCELLED), True: (TWICE, OUT_OF_REACH)}
+"""All that may end a run with nobody of ours there, without a guard and with one."""
 
 
 @dataclass
@@ -78,11 +93,18 @@ class Character:
 
 @dataclass
 class Attempted:
-    """One start as it really was, whatever the files say."""
+    """One start as it really was, whatever the files say.
+
+    Attributes:
+        guardable: did it come so far, with Slurm and the run's files in reach, that it could leave a guard?
+        silent: was the controller silent when its supervisor decided?
+    """
 
     job: str
     at: float
     fate: str
+    guardable: bool = False
+    silent: bool = False
     number: int | None = None
     began: str | None = None
     chosen_at: float = 0.0
@@ -130,6 +152,8 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._needs_release: set[str] = set()
+        self._guardable: set[str] = set()
+        """Jobs behind which a guard could be left when they were submitted."""
 
     # ---- what a seed is like
 
@@ -161,11 +185,11 @@ class Simulation:
         most = draw.choice([1, 4, 16])
         return LaunchOptions(
             ("train",), run=self.root, budgets=Budgets(DEFAULT_LIMITS, draw.choice([None, None, 20]), most),
-            fallback=fallback, stay=draw.random() < 0.7, guard=draw.choice([True, True, None, None, False]),
+            fallback=fallback, stay=draw.random() < 0.7, guard=draw.choice(GUARDS),
         )  # fmt: skip
 
     def _fault(self, words: Sequence[str]) -> Answer | None:
-        if any(begin <= self.slurm.now < end for begin, end in self.character.outages):
+        if self._controller_is_silent():
             self.fired["controller silent"] += 1
             return Answer(1, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
         asked = list(words[:2]) == ["scontrol", "requeue"]
@@ -191,6 +215,7 @@ class Simulation:
             guard = self.slurm.submit("#!/bin/sh\n", **given, depends=("afternotok", first.id),
                                       options=[*guard_words(first.id), told])  # fmt: skip
             note_waiting(self.root, Sibling(guard.id, GUARD, first.id))
+            self._guardable.add(first.id)
         while self.slurm.now < self.now0 + HORIZON:
             while started := self.slurm.start_due():
                 for job in started:
@@ -262,8 +287,10 @@ class Simulation:
         environ = environment_of(self.slurm, job)
         slurm = SlurmEnvironment.from_environ(environ)
         hands = Hands(self.slurm.execute, lambda: self.slurm.now, self._sleep, environ)
+        in_reach = self._all_in_reach()
         with self._looking(host):
             admission = admit(self.options, slurm, hands)
+        start.guardable = admission.refused is None and in_reach and self._all_in_reach()
         if admission.refused is not None:
             start.fate = f"refused: {admission.refused.decision}"
             if admission.refused.cause is not None:
@@ -449,11 +476,26 @@ class Simulation:
         """What a supervisor does at the end: ask, conclude, carry out; then it leaves, or is killed."""
         again = stands_behind(hands.environ, slurm) is not None
         evidence = replace(evidence, job=self._facts(job), restarts=slurm.restart_count, again=again)
+        if was_refused(evidence):
+            with self._looking(job.nodes[0] if job.nodes else "n1"):
+                aside = step_aside(options, slurm, self.run, hands, refused=True)
+            if aside is not None:
+                self.fired["in other hands"] += 1
+                start.fate = f"refused: {aside.decision}"
+                self._leave(job, aside.exit_code)
+                return
+        before, in_reach = set(self.slurm.jobs), self._all_in_reach()
+        start.silent = self._controller_is_silent()
         with self._looking(job.nodes[0] if job.nodes else "n1"):
             case = conclude(options, slurm, claimed, evidence, journal.record)
             carried = carry_out(case, hands)
+        if in_reach and self._all_in_reach():
+            self._guardable |= set(self.slurm.jobs) - before
         start.fate = f"{start.fate} → {case.ending.cause.value}: {case.verdict.decision.value}"
         yield self.random.uniform(0, 5)
+        if carried.awaits_end and job.preempted_at is not None:
+            self.fired["waited for Slurm's end"] += 1
+            self.slurm.end_grace(job)
         if job.leaving:
             if carried.back and self.random.random() < self.character.holds_requeued:
                 self.fired["requeued but held"] += 1
@@ -482,6 +524,12 @@ class Simulation:
         self.fired["storage away"] += broken
         return self.files.seen_by(host, self.slurm.now)
 
+    def _controller_is_silent(self) -> bool:
+        return any(begin <= self.slurm.now < end for begin, end in self.character.outages)
+
+    def _all_in_reach(self) -> bool:
+        return not (self._controller_is_silent() or self._storage_is_away())
+
     def _storage_is_away(self) -> bool:
         return any(begin <= self.slurm.now < end for begin, end in self.character.storage)
 
@@ -494,7 +542,7 @@ class Simulation:
     # ---- what must hold at the end
 
     def verdict(self) -> str:
-        """How the run ended up: done, held, ended, cancelled, by choice, unseen, or lost."""
+        """How the run ended up: done, held, ended, cancelled, by choice, unseen (and why), or lost."""
         if self.run.done.exists():
             return "done"
         jobs = list(self.slurm.jobs.values())
@@ -507,35 +555,49 @@ class Simulation:
         decided = max((i for i, start in enumerate(self.starts) if " → " in start.fate), default=-1)
         if decided >= 0 and ": hold" in self.starts[decided].fate and max(self.released, default=0) <= decided:
             return "ended"  # whatever Slurm did with the job afterwards: nobody was to train any more
-        last = next(start for start in reversed(self.starts) if "refused" not in start.fate)
+        last = next((start for start in reversed(self.starts) if "refused" not in start.fate), None)
+        if last is None:
+            return "lost: every start was refused"
         if self.user_says_no_requeue:
             return "by choice"
         if last.fate.startswith("operator-") and "operator: come-back" in last.fate:
             return "stopped by a person"
-        if self._nobody_awake(last):
-            return "unseen"
-        return f"lost after {last.fate}"
+        why = self._unseen(last)
+        return f"unseen: {why}" if why else f"lost after {last.fate}"
 
-    def _nobody_awake(self, last: Attempted) -> bool:
-        """Was the job lost with nobody of ours left to notice: its script never ran where nobody asked for a guard, or
-        two scripts in a row never ran, the guard's own too; or it died with its node where somebody wanted no guard?
+    @property
+    def guarded(self) -> bool:
+        """Is a guard left behind every job of the run: asked for, or since the cluster forbids requeues?"""
+        return self.options.guard is True or (self.options.guard is None and not self.slurm.job_requeue)
+
+    def _unseen(self, last: Attempted) -> str:
+        """Why nobody of ours was left to bring the job back, one of `UNSEEN`; "" when somebody was.
+
+        docs/REQUEUE.md has these in a table, with what to do. With a guard only those are taken for unseen behind
+        whose job no guard could be left, whatever else is wrong with the cluster at other times.
         """
-        guard = self.options.guard
+        why = ""
         if last.fate == "script-lost":
-            return not guard or self._stood_behind(last.job) or not self._could_guard(last.job)
-        if "operator: come-back" in last.fate:  # ended by Slurm while the controller would not say why
-            return bool(self.character.outages) and not guard
-        vanished = last.fate in ("batch-node", "split-brain", "preempted-unheard")
-        return (
-            vanished and not self.slurm.jobs[last.job].requeue and (guard is False or not self._could_guard(last.job))
+            why = NEVER_RAN
+        elif last.fate in LOST and not self.slurm.jobs[last.job].requeue:
+            why = DIED
+        elif "operator: come-back" in last.fate and last.silent and not self.guarded:
+            return TAKEN_FOR_CANCELLED
+        if not why or not self.guarded:
+            return why
+        of = self._stands_behind(last.job)
+        if any(start.guardable for start in self.starts if start.job == last.job):
+            return ""
+        if of:
+            return TWICE if [start.fate for start in self.starts if start.job == of][-1] in LOST else ""
+        return "" if last.job in self._guardable else OUT_OF_REACH
+
+    def _stands_behind(self, job_id: str) -> str:
+        """The job behind which this one was left, as a guard or to ask for less; "" for any other job."""
+        told = (
+            re.search(r"HPCRESUME_BEHIND=(?:guard|fallback):(\w+)", word) for word in self.slurm.jobs[job_id].options
         )
-
-    def _stood_behind(self, job_id: str) -> bool:
-        return any("HPCRESUME_BEHIND=guard" in word for word in self.slurm.jobs[job_id].options)
-
-    def _could_guard(self, job_id: str) -> bool:
-        """Was there a moment at which a guard could be left: the controller and the run's files both in reach?"""
-        return not (self.character.outages or self.character.storage)
+        return next((match[1] for match in told if match), "")
 
     def free_of_loops(self) -> int:
         """The longest row of starts without checkpoint progress that no budget let go for free."""

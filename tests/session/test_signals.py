@@ -307,6 +307,20 @@ def test_a_library_that_takes_a_signal_in_mid_training_is_reported_and_the_warni
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN)
 
 
+@pytest.mark.parametrize(("number", "recorded"), [(signal.SIGTERM, ["SIGTERM"]), (signal.SIGUSR1, [])])
+def test_the_end_sequence_is_recorded_as_it_comes_and_not_at_the_next_step_boundary(run, number, recorded):
+    """In the midst of a long step or save nobody may be left to say so later: KILL follows."""
+    with pytest.raises(hr.Stopped), hr.session(run, reaction=0) as s:
+        for step in s.steps(10**9):
+            if step == 2:
+                os.kill(os.getpid(), number)
+                eventually(lambda: s._seen.arrivals)
+                if recorded:
+                    eventually(lambda: events(run, 1, "end-heard"))
+                assert events(run, 1, "warning") == []
+    assert [event["signal"] for event in events(run, 1, "end-heard")] == recorded
+
+
 def test_a_session_outside_the_main_thread_is_refused_and_says_why(run):
     errors = []
 

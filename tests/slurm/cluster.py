@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hpcresume.testing.minislurm import MiniSlurm
 from hpcresume.testing.minislurm.machine import missing_programs
+from tests.support.lacking import cannot
 
-__all__ = ["Cluster", "missing_programs", "root_2411", "running_cluster", "skip_without_slurm"]
+__all__ = ["Cluster", "root_2411", "running_cluster", "skip_without_slurm"]
 
 
 class Cluster:
@@ -58,18 +57,20 @@ class Cluster:
 
 
 def skip_without_slurm() -> None:
-    """Skip the test where Slurm is not installed."""
+    """Skip the test where Slurm is not installed; in CI it fails."""
     missing = missing_programs()
     if missing:
-        pytest.skip(f"no real Slurm here: {', '.join(missing)} missing; `make test-slurm` installs them where it may")
+        cannot(f"no real Slurm here: {', '.join(missing)} missing; `make test-slurm` installs them where it may")
 
 
 def root_2411() -> Path:
-    """The folder of the Debian with Slurm 24.11 that tools/install_slurm_2411.sh makes; else skip the test."""
+    """The folder of the Debian with Slurm 24.11 that tools/install_slurm_2411.sh makes; else skip the test, or fail it
+    in CI.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = Path(os.environ.get("HPCRESUME_SLURM_ROOT") or cache / "hpcresume" / "slurm-24.11")
     if not (root / ".complete").exists():
-        pytest.skip(f"no Slurm 24.11 in {root}; as root, `make test-slurm` makes it (tools/install_slurm_2411.sh)")
+        cannot(f"no Slurm 24.11 in {root}; as root, `make test-slurm` makes it (tools/install_slurm_2411.sh)")
     return root
 
 

@@ -194,9 +194,26 @@ def test_the_probe_where_preemptions_do_not_send_the_jobs_own_signal(tmp_path, t
     assert checks["warning of a preemption"] == "warn"
 
 
-def test_a_drill_on_a_running_training(cluster, tmp_path):
-    with training(cluster, tmp_path) as made:
+@pytest.fixture
+def roomy(cluster: Cluster) -> Iterator[str]:
+    """A partition whose grace is ample; a test may make it shorter."""
+    cluster.command("scontrol", "create", "PartitionName=roomy", "Nodes=ALL", "GraceTime=120", "PreemptMode=REQUEUE",
+                    "PriorityTier=1", "State=UP")  # fmt: skip
+    yield "roomy"
+    cluster.command("scontrol", "delete", "PartitionName=roomy")
+
+
+def judged(drilled: dict) -> dict[str, dict]:
+    return {row["against"]: row for row in drilled["judged"]}
+
+
+def test_a_drill_on_a_running_training(cluster, roomy, tmp_path):
+    with training(cluster, tmp_path, f"--partition={roomy}") as made:
         warned = json.loads(run(cluster, "drill", str(made.path), "--yes", "--json", code=0))
+        grace = judged(warned)["grace"]
+        assert (grace["given"], grace["used"], grace["verdict"]) == (120.0, warned["saved_after"], "ok")
+        assert "the grace of partition roomy is 120 s: " in grace["what"]
+        print(grace["what"])
         assert warned["order"] == f"scancel --batch --signal=USR1 {made.job}"
         assert (warned["verdict"], warned["lost"], warned["after"]) == ("nothing lost", 0, 2)
         assert warned["saved"] == warned["restored"]
@@ -214,9 +231,41 @@ def test_a_drill_on_a_running_training(cluster, tmp_path):
 
 @pytest.mark.full
 @pytest.mark.slurm_versions
+def test_a_drill_that_loses_nothing_warns_of_a_grace_that_is_too_short(cluster, roomy, tmp_path):
+    cluster.command("scontrol", "update", f"PartitionName={roomy}", "GraceTime=1")
+    with training(cluster, tmp_path, f"--partition={roomy}") as made:
+        found = json.loads(run(cluster, "drill", str(made.path), "--yes", "--json", code=3))
+    assert (found["verdict"], found["lost"]) == ("too tight", 0)
+    grace = judged(found)["grace"]
+    assert (grace["given"], grace["verdict"]) in ((1.0, "warn"), (1.0, "bad"))
+    assert "or ask for GraceTime=" in grace["try"]
+    print(grace["what"], grace["try"], sep="; ")
+
+
+@pytest.mark.full
+def test_where_preemption_goes_by_qos_a_drill_goes_by_the_grace_of_the_jobs_qos(tmp_path, tmp_path_factory):
+    skip_without_slurm()
+    place = tmp_path_factory.mktemp("q") / "c"
+    with MiniSlurm(place, nodes=1, accounting=True, extra={"PreemptType": "preempt/qos"}) as mini:
+        cluster = Cluster(mini)
+        cluster.command("sacctmgr", "-i", "add", "qos", "standby", "GraceTime=90", "PreemptMode=requeue")
+        with training(cluster, tmp_path, "--qos=standby") as made:
+            found = json.loads(run(cluster, "drill", str(made.path), "--yes", "--json", code=0))
+            seen = by_check(run(cluster, "doctor", str(made.path), "--write=0", "--json", code=3))
+    grace = judged(found)["grace"]
+    assert (grace["given"], grace["verdict"]) == (90.0, "ok")
+    assert "the grace of QOS standby is 90 s" in grace["what"]
+    assert "grace 90 s" in seen["grace of a preemption"]["what"]
+
+
+@pytest.mark.full
+@pytest.mark.slurm_versions
 def test_a_drill_by_requeue_comes_back(cluster, tmp_path):
     with training(cluster, tmp_path) as made:
-        done = json.loads(run(cluster, "drill", str(made.path), "--requeue", "--yes", "--json", code=0))
+        done = json.loads(run(cluster, "drill", str(made.path), "--requeue", "--yes", "--json", code=3))
         assert done["order"] == f"scontrol requeue {made.job}"
+        left = judged(done)["KillWait"]
+        assert (left["given"], left["verdict"]) == (5.0, "warn"), "10 s are advised at the least"
+        assert "or ask for KillWait=" in left["try"]
         assert (done["after"], done["different_steps"]) == (2, [])
     assert os.path.exists(made.path / "by-hand.jsonl")

@@ -21,6 +21,7 @@ from hpcresume.testing import MiniSlurm, Partition
 from hpcresume.testing.minislurm.machine import missing_programs
 from tests.slurm.cluster import Cluster, skip_without_slurm
 from tests.slurm.leftovers import leftovers, wait_until_nothing_is_left
+from tests.support.lacking import cannot
 from tests.support.sampling import sampled
 from tests.support.users import PLAIN_USER, as_plain_user
 
@@ -224,8 +225,9 @@ def test_an_up_that_is_interrupted_cleans_up_and_one_that_is_killed_is_cleaned_u
         starting = _starting(user, directory, moment)
         starting.send_signal(number)
         code = starting.wait(30)
-        assert code == 130 or moment > 0, "it was not interrupted"
-        if code != 130:  # it was quicker
+        interrupted = 128 + number
+        assert code == interrupted or moment > 0, "it was not interrupted"
+        if code != interrupted:  # it was quicker
             verb(user, "down", directory)
         wait_until_nothing_is_left(directory, 5)
     starting = _starting(user, directory, moment)
@@ -414,7 +416,7 @@ def test_where_user_namespaces_are_forbidden_the_error_names_the_setting(tmp_pat
 def test_with_accounting_sacct_tells_of_jobs_and_nothing_is_left_of_the_database(user: str, place: Path) -> None:
     missing = missing_programs(accounting=True)
     if missing:
-        pytest.skip(f"{', '.join(missing)} missing; `make test-slurm` installs them where it may")
+        cannot(f"{', '.join(missing)} missing; `make test-slurm` installs them where it may")
     directory = place / "c"
     began = time.monotonic()
     verb(user, "up", directory, "--accounting")

@@ -1,6 +1,6 @@
 """A small training for the cluster: numpy, a session, MPI ranks. python train.py RUN STEPS OUT [SECONDS_A_STEP]
 
-TRAIN_EVERY says how often it saves: never before it has to, unless told.
+TRAIN_EVERY says how often it saves: never before it has to, unless told; TRAIN_PAUSE is instead of SECONDS_A_STEP.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from hpcresume.comm.mpi import MpiRanks
 
 
 def main(run: str, total: int, out: Path, pause: float) -> None:
+    pause = float(os.environ.get("TRAIN_PAUSE", pause))
     ranks = MpiRanks()
     weights, momentum = np.zeros(1000), np.zeros(1000)
     np.random.seed(100 + ranks.rank)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hpcresume.slurm.commands import Answer
-from hpcresume.slurm.silent_nodes import knock, silent_nodes
+from hpcresume.slurm.silent_nodes import can_knock, knock, silent_nodes
 
 
 @pytest.fixture
@@ -49,9 +49,48 @@ def test_a_node_that_refuses_is_silent_as_long_as_our_own_answers(ports):
 def test_the_port_of_the_configuration_counts_for_nodes_without_their_own(ports):
     two = lines(("n1", None), ("n2", None))
     config = f"SlurmdParameters        = (null)\nSlurmdPort              = {ports[0]}\nSlurmdSyslogDebug = x\n"
-    assert silent_nodes("n[1-2]", "n1", execute=asked(two, config)) == ()
-    assert silent_nodes("n[1-2]", "n1", execute=asked(lines(("n1", ports[1]), ("n2", None)),
-                                                      f"SlurmdPort = {ports[2]}\n")) == ("n2",)  # fmt: skip
+    assert silent_nodes("n[1-2]", "n1", reached=True, execute=asked(two, config)) == ()
+    one = asked(lines(("n1", ports[1]), ("n2", None)), f"SlurmdPort = {ports[2]}\n")
+    assert silent_nodes("n[1-2]", "n1", reached=True, execute=one) == ("n2",)
+
+
+@pytest.mark.parametrize(
+    ("silent", "reached", "lost"),
+    [
+        ("2", True, "2"),
+        ("2", False, ""),  # the only other one: it may be that nodes never let each other in
+        ("3", True, "3"),
+    ],
+)
+def test_of_two_nodes_the_other_one_is_lost_only_if_it_answered_before(silent, reached, lost):
+    nodes = lines(("n1", 1), (f"n{silent}", 2))
+    found = silent_nodes("n[1-3]", "n1", reached=reached, execute=asked(nodes), knock=lambda _, port: port == 1)
+    assert found == ((f"n{lost}",) if lost else ())
+
+
+@pytest.mark.parametrize(
+    ("answering", "reached", "lost"),
+    [
+        ({1, 2, 3}, False, ("n4",)),
+        ({1, 2}, False, ("n3", "n4")),
+        ({1}, False, ()),  # a firewall between the nodes
+        ({1}, True, ()),  # rather we are cut off than three of four nodes lost at once
+        ({2, 3, 4}, True, ()),  # our own does not answer
+        (set(), True, ()),
+        ({1, 2, 3, 4}, True, ()),
+    ],
+)
+def test_a_cluster_whose_nodes_do_not_let_each_other_in_loses_none(answering, reached, lost):
+    nodes = lines(*((f"n{number}", number) for number in range(1, 5)))
+    found = silent_nodes("n[1-4]", "n1", reached=reached, execute=asked(nodes), knock=lambda _, p: p in answering)
+    assert found == lost
+
+
+def test_whether_silence_means_anything_is_found_out_while_the_ranks_run(ports):
+    assert can_knock("n[1-2]", "n1", execute=asked(lines(("n1", ports[2]), ("n2", ports[0]))))
+    assert not can_knock("n[1-2]", "n1", execute=asked(lines(("n1", ports[0]), ("n2", ports[2]))))
+    assert not can_knock("n1", "n1", execute=asked(lines(("n1", ports[0]))))
+    assert not can_knock("n[1-2]", "n1", execute=lambda *_: Answer(None, "", "no answer within 10 s"))
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.slurm.cluster import Cluster
 from tests.storage.room import Room, program_of, tree_of
+from tests.support.lacking import cannot
 
-__all__ = ["BRICKS", "Gluster", "cannot", "skip_without_gluster", "until"]
+__all__ = ["BRICKS", "Gluster", "skip_without_gluster", "until"]
 
 BRICKS = 4
 VOLUME = "v1"
-
-
-def cannot(reason: str) -> None:
-    """Skip the test, or fail it in CI, where a tier that is not run must not go unseen."""
-    if os.environ.get("CI"):
-        pytest.fail(f"in CI this may not be skipped: {reason}")
-    pytest.skip(reason)
 
 
 def skip_without_gluster() -> None:

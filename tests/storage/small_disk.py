@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.storage.gluster import cannot, until
+from tests.storage.gluster import until
 from tests.storage.jobs import PROGRAM, STEPS
 from tests.storage.room import Room
+from tests.support.lacking import cannot
 from tests.support.mpi import mpi_command, mpi_environment
 
 __all__ = ["SmallDisk", "Training", "skip_without_loop"]

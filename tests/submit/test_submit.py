@@ -502,7 +502,13 @@ def test_a_function_goes_through_submitit(slurm, call, monkeypatch):
 
     seen = []
     job = types.SimpleNamespace(job_id=815)
-    monkeypatch.setattr("hpcresume.integrations.submitit.submit", lambda spec, cluster: seen.append(spec) or job)
+
+    def submit(spec, cluster, again):
+        assert again, "who is at work was looked at already, under a lock that is still held"
+        seen.append(spec)
+        return job
+
+    monkeypatch.setattr("hpcresume.integrations.submitit.submit", submit)
     code, out, _ = call("--set", "command=", "--set", "function=json:loads", "--json")
     assert (code, json.loads(out)["job_id"]) == (0, "815")
     assert json.loads(out)["log"] == "runs/a b/submitit/815_0_log.out"

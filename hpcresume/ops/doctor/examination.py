@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcresume.errors import HpcresumeError, RunDirectoryError, SlurmError
-from hpcresume.ops.doctor.cluster import cluster_findings, job_findings, preempt_mode
+from hpcresume.ops.doctor.cluster import cluster_findings, job_findings
 from hpcresume.ops.doctor.finding import Finding, bad, ok, unknown
+from hpcresume.ops.doctor.given import given_time, qos_if_it_counts
 from hpcresume.ops.doctor.mounts import kind_finding, mount_of
 from hpcresume.ops.doctor.mpi import PROGRAM, hdf5_finding, library_finding, try_start, world_findings
 from hpcresume.ops.doctor.node_program import facts
@@ -85,11 +86,13 @@ def _slurm_part(subject: Subject) -> Iterator[Finding]:
         yield from cluster_findings(found, part)
     if subject.job is not None:
         yield from job_findings(subject.requeueable, subject.job.id)
+    qos = qos_if_it_counts(found, subject.job.id) if found is not None and subject.job is not None else None
+    given = given_time(found, part, qos)
     yield from time_findings(
         subject.measured,
-        mode=preempt_mode(found, part) if found is not None else "",
-        grace=part.grace if part is not None else None,
-        kill_wait=found.seconds("KillWait") if found is not None else None,
+        mode=given.mode,
+        grace=given.grace,
+        kill_wait=given.kill_wait,
         asked=subject.lead,
         limited=subject.job is not None and subject.job.end is not None,
     )

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hpcresume.ops.doctor.finding import Finding, bad, ok, unknown, warn
+from hpcresume.ops.doctor.finding import Finding, ok, unknown, warn
 from hpcresume.policy.deadline import LEAVING, UNREAD, Plan, TimeLeft, choose
 from hpcresume.policy.lead import Lead, Timings, needed_lead, percentile
 
-__all__ = ["Measured", "lead_for", "time_findings"]
+__all__ = ["Measured", "Weighed", "hard_seconds", "lead_for", "time_findings", "weigh"]
 
 AREA = "time"
 USUAL_LEAD = 120
@@ -62,39 +62,64 @@ def time_findings(
     else:
         yield ok(AREA, "time of a save", f"{measured.lead.why}; a warning must leave {measured.lead.seconds:g} s")
     if mode not in ("OFF", "SUSPEND", ""):
-        yield _grace(measured, grace, kill_wait)
+        yield _grace(measured, mode, grace, kill_wait)
     if limited:
         yield _limit(measured, asked)
 
 
-def _grace(measured: Measured, grace: float | None, kill_wait: float | None) -> Finding:
+def _grace(measured: Measured, mode: str, grace: float | None, kill_wait: float | None) -> Finding:
     name = "grace of a preemption"
     if grace is None:
-        return unknown(AREA, name, "the grace of a preemption is not known", "hpcresume doctor --partition NAME")
+        hint = "sacctmgr show qos format=name,gracetime" if mode == "QOS" else "hpcresume doctor --partition NAME"
+        return unknown(AREA, name, "the grace of a preemption is not known", hint)
     seconds, has = grace, f"grace {grace:g} s"
     if grace == 0:
-        seconds = max(HARD_END, kill_wait or 0.0)
+        seconds = hard_seconds(kill_wait)
         has = f"GraceTime=0: a preempted job is ended at once, KillWait leaves {seconds:g} s"
-    if measured.lead is not None:
-        return _enough(name, has, seconds, measured, measured.lead)
+    weighed = weigh(seconds, measured)
+    if weighed is not None:
+        return Finding(AREA, name, weighed.verdict, f"{has}, {weighed.words}", weighed.hint)
     if grace == 0:
         return warn(AREA, name, f"{has}; what a longer save was for is lost", _SHORTER)
     return unknown(AREA, name, f"{has}; how long a save takes is not known yet")
 
 
-def _enough(name: str, has: str, seconds: float, measured: Measured, lead: Lead) -> Finding:
+def hard_seconds(kill_wait: float | None) -> float:
+    """What GraceTime=0 leaves: TERM at once, and KILL after KillWait."""
+    return max(HARD_END, kill_wait or 0.0)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Whether some seconds are enough for the last save: one of the verdicts of a finding, what a save takes and what
+    that means, and what to try.
+    """
+
+    verdict: str
+    words: str
+    hint: str = ""
+
+
+def weigh(seconds: float, measured: Measured, *, setting: str = "GraceTime") -> Weighed | None:
+    """Is so much time between warning and end enough, by what the run has measured? None while it has not saved.
+
+    `setting` is the one of Slurm's that gives the time.
+    """
+    lead = measured.lead
+    if lead is None:
+        return None
     save = percentile(measured.timings.saves, 0.95)
-    takes = f"{has}, a save takes {save:.3g} s"
+    takes = f"a save takes {save:.3g} s"
     left = max(0.0, seconds - (measured.timings.longest_step or 0.0))
     plan = choose(TimeLeft(left, save))
     if plan is Plan.SAVE and seconds >= lead.seconds:
-        return ok(AREA, name, takes)
-    ask = f"{_SHORTER}; or ask for GraceTime={math.ceil(lead.seconds)}"
+        return Weighed("ok", takes)
+    ask = f"{_SHORTER}; or ask for {setting}={math.ceil(lead.seconds)}"
     if plan is Plan.SAVE:
-        return warn(AREA, name, f"{takes}, which fits with nothing to spare ({lead.seconds:g} s with a margin)", ask)
+        return Weighed("warn", f"{takes}, which fits with nothing to spare ({lead.seconds:g} s with a margin)", ask)
     if plan is Plan.SAVE_WITHOUT_READ_BACK and left - LEAVING >= UNREAD * save:
-        return warn(AREA, name, f"{takes}: the last one would be committed without reading it back", ask)
-    return bad(AREA, name, f"{takes}: a preemption loses what was done since the last save", ask)
+        return Weighed("warn", f"{takes}: the last one would be committed without reading it back", ask)
+    return Weighed("bad", f"{takes}: a preemption loses what was done since the last save", ask)
 
 
 def _limit(measured: Measured, asked: float | None) -> Finding:

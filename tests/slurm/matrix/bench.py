@@ -84,7 +84,8 @@ class Bench:
             result = found[cell]
             right = result.outcome == wanted(*cell)
             shown = "" if right else f" {result.outcome or result.trouble}"
-            say(f"{'right' if right else 'WRONG'} {cell[0]}:{cell[1]} {result.seconds:.0f} s{shown}")
+            lost = _lost(result.outcome)
+            say(f"{'right' if right else 'WRONG'} {cell[0]}:{cell[1]} {result.seconds:.0f} s{lost}{shown}")
 
         with ThreadPoolExecutor(self.at_once) as pool:
             list(pool.map(one, together))
@@ -134,6 +135,12 @@ class Bench:
         trial.wait(lambda: not cluster.command(*left).strip(), "empty partition", 60)
         for name in () if low == "low" else (low, high):
             cluster.command("scontrol", "delete", f"PartitionName={name}", check=False)
+
+
+def _lost(found: Outcome | None) -> str:
+    if found is None or not found.lost_seen:
+        return ""
+    return f", lost {found.lost_seen} (at most {found.lost})"
 
 
 class _Nodes:

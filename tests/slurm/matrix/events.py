@@ -13,6 +13,8 @@ from tests.slurm.matrix.trial import Trial
 __all__ = ["EVENTS", "Event"]
 
 GRACE = 15
+LEFT = 4.0
+"""Seconds without a step, each of which takes one, after which a start has left."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def _split_brain(trial: Trial) -> None:
     nodes = trial.job_nodes()
     trial.lose_slurmd(*nodes)
     trial.wait(lambda: trial.attempts() > 1, "a second attempt", 90)
+    trial.wait(lambda: trial.silence_of_first() > LEFT, "end of the older start", 60)  # before `hurry` speeds it up
     trial.wait(lambda: trial.attempts() > 1, "a second attempt", 90)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from tests.slurm.matrix.events import EVENTS
 from tests.slurm.matrix.table import CAUSES_UNKNOWN, EMPTY, NOTES, OUTCOMES, WAYS, Outcome
 
-__all__ = ["table"]
+__all__ = ["SEEN", "SEEN_FILE", "table"]
+
+SEEN_FILE = Path(__file__).with_name("seen.json")
+SEEN: dict[str, int] = json.loads(SEEN_FILE.read_text())
+"""Steps that were done twice in the run of each cell that `python -m tests.slurm.matrix --record` noted last."""
 
 
 def table() -> str:
@@ -30,7 +37,7 @@ def _cell(cell: tuple[str, str], usual: str, notes: list[str]) -> str:
         return f"–{marks}"
     found = OUTCOMES[cell]
     other = f", {found.causes[0]}" if found.causes[0] not in (usual, "done") else ""
-    return f"{_fate(found)}{other}{marks}"
+    return f"{_fate(found, SEEN.get(':'.join(cell)))}{other}{marks}"
 
 
 def _texts(cell: tuple[str, str]) -> list[str]:
@@ -43,8 +50,9 @@ def _number(text: str, notes: list[str]) -> int:
     return notes.index(text) + 1
 
 
-def _fate(found: Outcome) -> str:
+def _fate(found: Outcome, seen: int | None) -> str:
     if found.causes == ("done",):
         return "goes on"
-    saved = "nothing lost" if found.lost == 0 else "since save"
+    figure = "" if seen is None else f" ({seen} seen)"
+    saved = "nothing lost" if found.lost == 0 else f"≤ {found.lost} lost{figure}"
     return f"{'back' if found.state == 'done' else 'ends'}, {saved}"

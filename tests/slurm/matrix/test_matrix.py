@@ -13,7 +13,7 @@ import pytest
 from tests.slurm.cluster import root_2411, skip_without_slurm
 from tests.slurm.matrix.bench import Bench, Found
 from tests.slurm.matrix.events import EVENTS
-from tests.slurm.matrix.table import CAUSES_UNKNOWN, CI, EMPTY, OUTCOMES, WAYS
+from tests.slurm.matrix.table import CAUSES_UNKNOWN, CI, CI_24_11, EMPTY, ON_24_11, OUTCOMES, WAYS
 
 AT_ONCE = int(os.environ.get("HPCRESUME_MATRIX_AT_ONCE", "4"))
 """How many cells run at the same time; each is two or three busy processes now and then."""
@@ -39,18 +39,31 @@ def _batches() -> list[object]:
 def test_each_event_ends_each_way_as_the_table_says(
     cells: list[tuple[str, str]], accounting: bool, slurm_name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    _run(cells, accounting, slurm_name, tmp_path_factory)
+
+
+@pytest.mark.timeout(600)
+def test_the_telling_ones_end_so_on_24_11_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """CI runs the whole selection on the installed Slurm; these are where the versions differ most."""
+    _run(list(CI_24_11), False, "24.11", tmp_path_factory)
+
+
+def _run(
+    cells: list[tuple[str, str]], accounting: bool, slurm_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     skip_without_slurm()
-    if cells[0][0] in ("submitit", "array"):
+    if {"submitit", "array"} & {way for way, _ in cells}:
         pytest.importorskip("submitit")
     if cells[0][0] == "torchrun":
         pytest.importorskip("torch")
     root = root_2411() if slurm_name == "24.11" else None
     bench = Bench(tmp_path_factory.mktemp("m"), at_once=AT_ONCE, accounting=accounting, root=root)
-    found = bench.run(cells, lambda way, event: OUTCOMES[way, event])
+    expected = {**OUTCOMES, **ON_24_11} if slurm_name == "24.11" else OUTCOMES
+    found = bench.run(cells, lambda way, event: expected[way, event])
     assert set(found) == set(cells)
     _tell(found, accounting)
-    wrong = {":".join(cell): (each.outcome, OUTCOMES[cell]) for cell, each in found.items()
-             if each.outcome is not None and each.outcome != OUTCOMES[cell]}  # fmt: skip
+    wrong = {":".join(cell): (each.outcome, expected[cell]) for cell, each in found.items()
+             if each.outcome is not None and each.outcome != expected[cell]}  # fmt: skip
     trouble = "\n".join(f"{':'.join(cell)}: {each.trouble}" for cell, each in found.items() if each.trouble)
     assert not trouble, trouble
     assert not wrong, "\n".join(f"{cell}:\n  found  {this}\n  wanted {that}" for cell, (this, that) in wrong.items())
@@ -79,6 +92,7 @@ def test_the_table_is_whole() -> None:
     assert not set(OUTCOMES) & set(EMPTY)
     assert len(EMPTY) <= len(cells) / 10
     assert set(OUTCOMES) >= CI
+    assert set(OUTCOMES) >= set(CI_24_11)
     assert {way for way, _ in CI} == set(WAYS)
     assert {event for _, event in CI} == set(EVENTS)
     assert {cell for cell, outcome in OUTCOMES.items() if "unknown" in outcome.causes} == set(CAUSES_UNKNOWN)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BALLAST", "EVERY", "FAULTS", "QUICK", "RANKS", "STEPS", "expected", "train"]
+__all__ = ["BALLAST", "EVERY", "FAULTS", "PACE", "QUICK", "RANKS", "STEPS", "expected", "train"]
 
 SIZE = 24
 RANKS = 2

@@ -95,6 +95,10 @@ class Trial:
         """How many there are."""
         return len(list((self.run / "attempts").glob("[0-9]*")))
 
+    def silence_of_first(self) -> float:
+        """Seconds since the first attempt finished a step."""
+        return time.time() - (self.run / "attempts" / "0001" / "progress").stat().st_mtime
+
     # ---- Slurm
 
     def ask(self, *words: str, check: bool = True) -> str:
@@ -197,7 +201,8 @@ class Trial:
             same=self.is_same() if done else None,
             slurm=self._state()[0],
             evidence=wanted.evidence if re.search(wanted.evidence, evidence) else evidence,
-            deadline=self.deadline(),
+            deadline=self.deadline(wanted.deadline),
+            lost_seen=lost,
         )
 
     def why(self) -> str:
@@ -218,12 +223,17 @@ class Trial:
         whole = {int(number) for number, _ in found} == set(range(STEPS))
         return right and whole and [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)] == finals
 
-    def deadline(self) -> str:
-        """Did the first attempt know until when it had, as Slurm told it? "" where Slurm told nothing."""
+    def deadline(self, wanted: str) -> str:
+        """Did the first attempt know until when it had, as Slurm told it? "" where Slurm told nothing.
+
+        Where it is `wanted` that it did not know, its ranks died within milliseconds, and so Slurm may have told it for
+        too short a time to be seen from here.
+        """
+        path = self.run / "attempts" / "0001" / "deadline.json"
         if self.told is None:
-            return ""
+            return wanted if wanted == "not recorded" and not path.exists() else ""
         try:
-            known = json.loads((self.run / "attempts" / "0001" / "deadline.json").read_text())
+            known = json.loads(path.read_text())
         except (OSError, ValueError):
             return "not recorded"
         # The end sequence, when it comes after all, has a deadline of its own.
