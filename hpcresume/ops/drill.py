@@ -26,7 +26,8 @@ from hpcresume.ops.drill_judgement import Asked, judge
 from hpcresume.ops.drill_report import DrillReport, compare_curves
 from hpcresume.ops.overview import Row, overview
 from hpcresume.ops.the_run import the_run
-from hpcresume.slurm.batch_script import AskedWarning, asked_warning, read_batch_script
+from hpcresume.slurm.accounting import warning_of_job
+from hpcresume.slurm.batch_script import AskedWarning
 from hpcresume.slurm.commands import execute, show_job
 from hpcresume.slurm.orders import Order, give, owner, requeue, warn
 from hpcresume.slurm.queue import said
@@ -189,7 +190,7 @@ def _supervisor(run: RunPaths) -> tuple[Record, ...]:
 
 def _signal_of(job_id: str) -> AskedWarning | None:
     try:
-        return asked_warning(read_batch_script(job_id))
+        return warning_of_job(job_id)
     except SlurmError:
         return None  # not all sites keep scripts; the supervisor's place tells enough
 

@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass
 
 from hpcresume.errors import SlurmError
-from hpcresume.slurm.batch_script import AskedWarning, parse_warning
+from hpcresume.slurm.batch_script import AskedWarning, asked_warning, parse_warning, read_batch_script
 from hpcresume.slurm.commands import Execute, Sleep, check_job_id, execute, patiently
 from hpcresume.slurm.job_text import parse_time
 
-__all__ = ["PastStart", "asked_on_command_line", "memory_kills_of_steps", "past_starts", "warning_in"]
+__all__ = ["PastStart", "asked_on_command_line", "memory_kills_of_steps", "past_starts", "warning_in", "warning_of_job"]
 
 TIMEOUT = 5.0
 """Seconds for one sacct: nobody waits long for what may not be there."""
@@ -76,6 +76,16 @@ def asked_on_command_line(
     """
     rows = _ask(job_id, ["--allocations"], "SubmitLine", execute, sleep, timeout)
     return warning_in(" ".join(word for row in rows for word in row))  # a line break in it is a blank like any other
+
+
+def warning_of_job(job_id: str, *, execute: Execute = execute, sleep: Sleep = time.sleep) -> AskedWarning | None:
+    """What a job's `--signal` asks for: that of the command line, which wins (sbatch(1)), or that of its script.
+
+    Raises:
+        SlurmError: accounting knows of none, and the script cannot be read.
+    """
+    said = asked_on_command_line(job_id, execute=execute, sleep=sleep)
+    return said or asked_warning(read_batch_script(job_id, execute=execute))
 
 
 def warning_in(line: str) -> AskedWarning | None:

@@ -17,6 +17,7 @@ from hpcresume.errors import ConfigError, RunBusyError, RunDirectoryError, Slurm
 from hpcresume.io.hints import hint_for
 from hpcresume.io.users import user_name
 from hpcresume.slurm.filenames import file_name
+from hpcresume.slurm.resubmit import cluster_requeues
 from hpcresume.slurm.sibling_list import GUARD, Sibling, guard_words, note_waiting, told_behind
 from hpcresume.slurm.submission import sbatch
 from hpcresume.submit.check import Check
@@ -86,6 +87,7 @@ def submit_plan(
     submit: Callable[[Path, Sequence[str]], str] = sbatch,
     submit_function: Callable[[JobSpec], str],
     work: Callable[[Path], AtWork] = at_work,
+    requeues: Callable[[], bool | None] = cluster_requeues,
 ) -> Submitted:
     """Submit it.
 
@@ -96,6 +98,7 @@ def submit_plan(
         submit_function: gives a job that names a function to Slurm: what makes a function resumable knows sessions
             and supervisors, which are none of this layer's affair.
         work: says who is at work on a run.
+        requeues: says whether the cluster requeues jobs, None when it cannot be asked.
 
     Raises:
         ConfigError: the preflight found something.
@@ -118,7 +121,7 @@ def submit_plan(
         _keep_script(folder, plan.script)
         job_id = submit_function(plan.spec) if plan.spec.function else submit(folder.script, plan.options)
         notes += _keep_number(folder, plan, job_id)
-        notes += _leave_guard(folder, plan, job_id, submit)
+        notes += _leave_guard(folder, plan, job_id, submit, requeues)
     return _submitted(plan.spec, job_id, tuple(notes))
 
 
@@ -142,13 +145,20 @@ def _keep_number(folder: Folder, plan: Plan, job_id: str) -> list[str]:
     return []
 
 
-def _leave_guard(folder: Folder, plan: Plan, job_id: str, submit: Callable[[Path, Sequence[str]], str]) -> list[str]:
-    """Where one is wished for, a guard behind the job before its first script runs: nobody else could leave one then.
+def _leave_guard(
+    folder: Folder, plan: Plan, job_id: str, submit: Callable[[Path, Sequence[str]], str],
+    requeues: Callable[[], bool | None],
+) -> list[str]:  # fmt: skip
+    """A guard behind the job before its first script runs, where one is wished for or Slurm requeues nothing.
 
-    The tasks of an array, and functions, get theirs, if any, from those who run them.
+    Nobody else could leave one then. The tasks of an array, and functions, get theirs, if any, from those who run them.
     """
-    if plan.spec.requeue.guard is not True or plan.spec.resources.array is not None or plan.spec.function is not None:
+    spec = plan.spec
+    if spec.requeue.guard is False or spec.resources.array is not None or spec.function is not None:
         return []
+    if spec.requeue.guard is None and not (spec.requeue.enabled and requeues() is False):
+        return []
+    why = "requeue.guard" if spec.requeue.guard else "this cluster requeues no job; requeue.guard: false for none"
     told = told_behind(exported(plan.spec, plan.options, os.environ), GUARD, job_id)
     options = [word for word in plan.options if long_option(word).removeprefix("--") not in _OF_THE_FIRST]
     try:
@@ -156,7 +166,7 @@ def _leave_guard(folder: Folder, plan: Plan, job_id: str, submit: Callable[[Path
     except SlurmError as error:
         return [f"no guard stands behind job {job_id}: {error.what}"]
     note_waiting(folder.root.parent, Sibling(guard, GUARD, job_id))
-    return [f"job {guard} stands behind it (requeue.guard), and is gone when it is done"]
+    return [f"job {guard} stands behind it ({why}), and is gone when it is done"]
 
 
 def _refuse(plan: Plan) -> None:

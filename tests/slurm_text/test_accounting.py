@@ -11,6 +11,7 @@ from hpcresume.slurm.accounting import (
     memory_kills_of_steps,
     past_starts,
     warning_in,
+    warning_of_job,
 )
 from hpcresume.slurm.batch_script import AskedWarning
 from hpcresume.slurm.commands import Answer
@@ -71,6 +72,23 @@ def test_a_step_that_was_out_of_memory_is_named():
 def test_the_warning_asked_for_beside_the_script_is_read_from_the_command_line(line, asked):
     assert warning_in(line) == asked
     assert asked_on_command_line("12", execute=says((line,))) == asked
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("sbatch --signal=USR2@90 job.sh", AskedWarning("USR2", False, 90)),
+        ("sbatch job.sh", AskedWarning("USR1", True, 30)),
+    ],
+    ids=["the command line wins", "else the script's"],
+)
+def test_a_jobs_warning_is_that_of_its_command_line_or_of_its_script(line, asked):
+    def execute(words, timeout):
+        if words[0] == "scontrol":
+            return Answer(0, "#!/bin/sh\n#SBATCH --signal=B:USR1@30\n", "")
+        return says((line,))(words, timeout)
+
+    assert warning_of_job("12", execute=execute) == asked
 
 
 def test_a_line_break_and_any_character_in_the_command_line_do_no_harm():

@@ -119,6 +119,29 @@ def test_a_guard_that_is_wished_for_stands_behind_the_job_before_its_script_runs
     assert len(slurm.calls("sbatch")) == 3
 
 
+@pytest.mark.parametrize(
+    ("requeue", "requeues", "jobs"),
+    [(Requeue(), False, 2), (Requeue(), True, 1), (Requeue(), None, 1), (Requeue(guard=False), False, 1),
+     (Requeue(enabled=False), False, 1), (Requeue(guard=True), True, 2)],
+)  # fmt: skip
+def test_where_slurm_requeues_nothing_a_guard_is_left_without_being_asked_for(tmp_path, requeue, requeues, jobs):
+    """The first script may never run: nobody would be there to leave one."""
+    spec = JobSpec(name="x", command="python train.py", run=str(tmp_path / "run"), requeue=requeue)
+    numbers = iter(("12", "13"))
+    made: list[Sequence[str]] = []
+
+    def submit(_script: Path, options: Sequence[str]) -> str:
+        made.append(options)
+        return next(numbers)
+
+    sent = submit_plan(Plan(spec, "#!/bin/sh\n", ()), submit=submit, submit_function=str, work=lambda _: AtWork(),
+                       requeues=lambda: requeues)  # fmt: skip
+    assert (len(made), sent.job_id, len(sent.notes)) == (jobs, "12", jobs - 1)
+    if requeue.guard is None and jobs == 2:
+        assert "--dependency=afternotok:12" in made[1]
+        assert "this cluster requeues no job" in sent.notes[0]
+
+
 def test_the_tasks_of_an_array_leave_their_own_guards(slurm, call):
     assert call("--set", "requeue.guard=true", "--set", "resources.array=0-3")[0] == 0
     assert len(slurm.calls("sbatch")) == 1

@@ -14,7 +14,8 @@ from hpcresume.ops.doctor.timing import Measured
 from hpcresume.ops.overview import is_run, overview
 from hpcresume.ops.submitted import read_submission
 from hpcresume.ops.targets import typed
-from hpcresume.slurm.batch_script import asked_warning, read_batch_script
+from hpcresume.slurm.accounting import warning_of_job
+from hpcresume.slurm.batch_script import asked_warning
 from hpcresume.slurm.commands import show_job
 from hpcresume.slurm.queue import QueuedJob
 from hpcresume.submit.record import Folder
@@ -83,12 +84,10 @@ def _requeueable(job: QueuedJob | None) -> bool | None:
 
 
 def _lead(run: RunPaths, job: QueuedJob | None) -> float | None:
-    script = ""
     try:
-        script = read_batch_script(job.id) if job is not None else _submitted_script(run)
+        asked = warning_of_job(job.id) if job is not None else asked_warning(_submitted_script(run))
     except (HpcresumeError, OSError):
         return None
-    asked = asked_warning(script)
     return asked.lead if asked is not None else None
 
 
