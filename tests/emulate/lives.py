@@ -100,7 +100,8 @@ sbatch --parsable -o chained --wrap 'echo chained' > number
 def wild(bench: Bench, folder: Path) -> None:
     """Quotes and comments in #SBATCH lines, login shells, /etc/profile and sbatch inside a job: all as usual."""
     (folder / "wild.sh").write_text(WILD)
-    job = bench.command("sbatch", "--parsable", "wild.sh", cwd=folder).stdout.strip()
+    # A home without login files: those of whoever runs the tests may wait for anything.
+    job = bench.command("sbatch", "--parsable", f"--export=ALL,HOME={folder}", "wild.sh", cwd=folder).stdout.strip()
     state = final(bench, job, "COMPLETED", "FAILED")
     log = (folder / f"wild.{job}").read_text()
     assert (state["JobState"], state["TimeLimit"], state["NumNodes"]) == ("COMPLETED", "1-00:00:00", "2"), log
