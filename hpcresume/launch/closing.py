@@ -14,6 +14,8 @@ from hpcresume.errors import SlurmError
 from hpcresume.io.durable import append_line
 from hpcresume.io.paths import AttemptPaths, RunPaths
 from hpcresume.launch.hands import Hands
+from hpcresume.launch.journal import say
+from hpcresume.launch.patience import asked_patiently
 from hpcresume.launch.records import (
     as_cause,
     claim_of,
@@ -32,7 +34,7 @@ from hpcresume.policy.budgets import PastAttempt
 from hpcresume.policy.cause import Ending
 from hpcresume.policy.job_facts import JobFacts
 from hpcresume.slurm.accounting import past_starts
-from hpcresume.slurm.commands import down_nodes, show_job
+from hpcresume.slurm.commands import down_nodes, is_forgotten, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
 from hpcresume.slurm.node_starts import slurmd_starts
 
@@ -40,6 +42,8 @@ __all__ = ["close_before_start", "close_predecessor", "closed_by", "look_back", 
 
 SETTLING, LOOK_EVERY = 60.0, 3.0
 """Seconds for which a job that is COMPLETING is waited for, and between two looks: its last state comes then."""
+PATIENCE = 300.0
+"""Seconds for which a silent controller is asked before a start; the attempt then stays as it is."""
 SLACK = 2.0
 """Slurm's instants are whole seconds."""
 _OVER = frozenset(
@@ -51,7 +55,7 @@ _OVER = frozenset(
 def close_before_start(run: RunPaths, slurm: SlurmEnvironment, hands: Hands, *, supervised: bool = True) -> None:
     """Before a start claims its attempt: say how the one before ended, with what Slurm knows of it. Never raises.
 
-    Nothing is said of an attempt whose job may still be at work, or that belongs to no job.
+    Nothing is said of an attempt whose job may still be at work, for want of an answer too, or that belongs to no job.
 
     Args:
         run: the run.
@@ -62,7 +66,7 @@ def close_before_start(run: RunPaths, slurm: SlurmEnvironment, hands: Hands, *, 
     with contextlib.suppress(OSError):  # a run that cannot be read now is another matter, and said elsewhere
         number = max(run.attempt_numbers(), default=0)
         if number and not run.done.exists() and not named(run.attempt(number), "ended"):
-            known = _from_slurm(run.attempt(number), slurm, hands)
+            known = _from_slurm(run.attempt(number), slurm, hands, patience=PATIENCE)
             if known is not None:
                 traces = replace(_from_files(run.attempt(number)), **vars(known))
                 _close(run, number, number + 1, replace(traces, supervised=supervised or traces.began))
@@ -181,8 +185,14 @@ class _Known:
     looked: tuple[str, ...]
 
 
-def _from_slurm(attempt: AttemptPaths, slurm: SlurmEnvironment, hands: Hands) -> _Known | None:
-    """None while the attempt's job may be at work, and where nobody knows which job that was."""
+def _from_slurm(
+    attempt: AttemptPaths, slurm: SlurmEnvironment, hands: Hands, *, patience: float | None = None
+) -> _Known | None:
+    """None while the attempt's job may be at work, and where nobody knows which job that was.
+
+    `patience`: seconds for which Slurm is asked whether the job is over, without whose answer nothing is concluded.
+    None: only a reader wants to know, for whom the files have to do.
+    """
     claim = claim_of(attempt)
     job_id, restart = (claim or {}).get("job_id"), (claim or {}).get("restart")
     if claim is None or claim.get("holds") is False or not isinstance(job_id, str) or not isinstance(restart, int):
@@ -192,13 +202,20 @@ def _from_slurm(attempt: AttemptPaths, slurm: SlurmEnvironment, hands: Hands) ->
         if not restarted:
             return None  # this very start
     else:
-        facts = _settled(job_id, restart, hands)
+        try:
+            facts = _settled(job_id, restart, hands, patience or 0.0)
+        except SlurmError as error:
+            if patience is not None:
+                say(f"how job {job_id} ended stays open, for it may be at work: {error}")
+                return None
+            facts = None
         if facts is not None and facts.restarts <= restart and facts.state not in _OVER:
             return None
         restarted = facts is not None and facts.restarts > restart
         state = "" if facts is None or restarted else facts.state
         said = f"job {job_id} ended as {state} ({_details(facts)})" if facts is not None and state else ""
-        looked = [f"Slurm has forgotten job {job_id}, or does not answer"] if facts is None else []
+        unknown = f"Slurm has forgotten job {job_id}" + (", or does not answer" if patience is None else "")
+        looked = [unknown] if facts is None else []
         looked += [f"Slurm: {said}"] if said else []
     last = _last_heard(attempt)
     if not said:
@@ -207,20 +224,30 @@ def _from_slurm(attempt: AttemptPaths, slurm: SlurmEnvironment, hands: Hands) ->
         looked.append(f"Slurm: {said}" if said else "there is no accounting that remembers that start of the job")
     nodes = nodes_of(attempt)
     down = down_nodes(nodes, execute=hands.execute, sleep=hands.sleep) if nodes else ()
-    anew = _began_anew(nodes, last, hands) if nodes and restarted else ()
-    if nodes and not (down or anew):
+    anew, most = _began_anew(nodes, last, hands) if nodes and restarted else ((), False)
+    if most:
+        looked.append(f"slurmd has begun anew on most of its nodes ({', '.join(anew)}), so somebody restarted them")
+        anew = ()
+    elif nodes and not (down or anew):
         looked.append(f"none of its nodes ({nodes}) is down" + (" or was" if restarted else ""))
     return _Known(restarted, state, said, down, anew, tuple(looked))
 
 
-def _settled(job_id: str, restart: int, hands: Hands) -> JobFacts | None:
-    """Slurm's words on another job once it is over; None when there are none. A guard starts a moment too early."""
+def _settled(job_id: str, restart: int, hands: Hands, patience: float) -> JobFacts | None:
+    """Slurm's words on another job once it is over; None when Slurm knows no such job any more. A guard starts a moment
+    too early.
+
+    Raises:
+        SlurmError: Slurm does not tell, so that the job may be at work.
+    """
     until = hands.clock() + SETTLING
     while True:
         try:
-            facts = show_job(job_id, execute=hands.execute, sleep=hands.sleep)
-        except SlurmError:
-            return None
+            facts = asked_patiently(lambda: show_job(job_id, execute=hands.execute, sleep=hands.sleep), hands, patience)
+        except SlurmError as error:
+            if is_forgotten(str(error)):
+                return None
+            raise
         if facts.state != "COMPLETING" or facts.restarts > restart or hands.clock() >= until:
             return facts
         hands.sleep(LOOK_EVERY)
@@ -240,9 +267,13 @@ def _of_accounting(job_id: str, last: float, hands: Hands) -> str:
     return over[-1].state if over and over[-1].state not in ("RUNNING", "PENDING", "COMPLETED", "FAILED") else ""
 
 
-def _began_anew(nodes: str, last: float, hands: Hands) -> tuple[str, ...]:
+def _began_anew(nodes: str, last: float, hands: Hands) -> tuple[tuple[str, ...], bool]:
+    """The nodes whose slurmd is younger than what was heard last, and whether they are more than half of several: then
+    rather all slurmds were restarted while the job waited, for an upgrade say, than that so many nodes were lost.
+    """
     starts = slurmd_starts(nodes, execute=hands.execute, sleep=hands.sleep)
-    return tuple(sorted(node for node, start in starts.items() if start > last))
+    anew = tuple(sorted(node for node, start in starts.items() if start > last))
+    return anew, len(starts) > 1 and 2 * len(anew) > len(starts)
 
 
 def _decided_cause(attempt: AttemptPaths) -> Cause | None:

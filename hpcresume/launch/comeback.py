@@ -27,10 +27,11 @@ from hpcresume.policy.fallback import JobShape, fallback_due, resources_after
 from hpcresume.policy.job_facts import JobFacts
 from hpcresume.policy.pauses import pause_before_restart
 from hpcresume.policy.requeue import Verdict
-from hpcresume.policy.suspects import NodeFacts, Suspect, add_suspects, choose_excluded
+from hpcresume.policy.suspects import NodeFacts, Suspect, add_lost, add_suspects, choose_excluded
 from hpcresume.slurm.changes import (
     LONGEST_COMMENT,
     Change,
+    as_options,
     change_job,
     comment_of,
     expand_nodes,
@@ -131,7 +132,7 @@ def _come_back_if_wanted(case: Case, hands: Hands, requeued: RequeueAnswer | Non
         say(f"not under Slurm: run the same command again to go on (exit code {EXIT_COME_BACK})")
     elif case.verdict.requeue and case.options.requeue:
         return _come_back(case, hands, requeued)
-    elif case.facts is not None and case.facts.restarts <= case.evidence.restarts:
+    elif case.evidence.answered and case.facts is not None and case.facts.restarts <= case.evidence.restarts:
         stand_down(case.slurm, case.run, hands)  # neither we nor Slurm start it again: a person's wish
     return Carried()
 
@@ -174,7 +175,8 @@ def _slurm_will(case: Case) -> bool:
     cause, facts = case.ending.cause, case.facts
     if facts is None:
         return cause is Cause.PREEMPTED or (cause is Cause.WALLTIME and case.evidence.warning is not None)
-    return cause is Cause.PREEMPTED and facts.requeueable is not False and facts.being_preempted
+    chosen = facts.being_preempted or not case.evidence.answered
+    return cause is Cause.PREEMPTED and facts.requeueable is not False and chosen
 
 
 def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer, changes: list[Change] | None) -> Carried:
@@ -183,7 +185,11 @@ def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer, changes: l
     `changes` are those that the job would have come back with; None while there was no time to gather them.
     """
     requeueable = case.facts.requeueable if case.facts is not None else None
-    if requeueable is False and not forbidden_by_cluster(hands):
+    forbidden = forbidden_by_cluster(hands) if requeueable is False else None
+    if requeueable is False and forbidden is None:
+        say("Slurm does not say whether the cluster forbids requeues or you do: not submitted again from here")
+        return Carried()  # a guard that stands behind it goes on
+    if requeueable is False and not forbidden:
         say("the job was submitted with --no-requeue, so it is not submitted again")
         stand_down(case.slurm, case.run, hands)
         return Carried()
@@ -192,7 +198,8 @@ def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer, changes: l
         guard = case.options.guard is not False
         number = resubmit(case.slurm, case.run, hands, case.record, pause=_pause(case), guard=guard,
                           hurry=case.evidence.told_to_end, full_limit=case.options.time_limit,
-                          exclude=None if changes is None else _to_exclude(case, changes))  # fmt: skip
+                          exclude=None if changes is None else _to_exclude(case, changes),
+                          resources=[] if changes is None else as_options(changes), facts=case.facts)  # fmt: skip
     if number is None and _slurm_will(case) and (case.facts is not None or answer.may_pass):
         return _stay()  # on a guess only where nobody has refused it
     if number is None:
@@ -203,6 +210,8 @@ def _go_on_otherwise(case: Case, hands: Hands, answer: RequeueAnswer, changes: l
     else:
         _hand_over_exclusion(case, number)
     stand_down(case.slurm, case.run, hands, number)
+    if changes is not None:
+        wait_elsewhere(case.options, case.slurm, case.run, hands, case.record, of=number)
     lead_over_to(number, case.slurm, case.run, hands)
     return Carried(resubmitted=number)
 
@@ -276,12 +285,7 @@ def _exclusion(case: Case, hands: Hands) -> list[Change]:
     """ExcNodeList as it shall be, if it is not so already. Remembers the suspects."""
     run = case.run.root if case.run is not None else None
     notes, now, rules = read_notes(run), hands.clock(), case.options.exclusion
-    suspects = notes.suspects
-    for node, at in _lost(case, now):
-        # Each with its own time: what the next start found out may lie back a while, and may be known since.
-        if not any(each.node == node and each.at >= at for each in suspects):
-            suspects = add_suspects(suspects, [node], at, rules)
-    suspects = add_suspects(suspects, (), now, rules)
+    suspects = add_suspects(add_lost(notes.suspects, _lost(case, now), rules), (), now, rules)
     ours = notes.excluded if notes.job_id == case.slurm.job_id else ()
     facts = case.facts
     if facts is None or not (suspects or ours):
@@ -303,15 +307,20 @@ def _exclusion(case: Case, hands: Hands) -> list[Change]:
 
 def _exclude_for(number: str, case: Case, hands: Hands) -> None:
     """Keep the job that goes on instead off suspect nodes too, which was submitted in a hurry as its user wanted it."""
-    _exclusion(case, hands)
     run = case.run.root if case.run is not None else None
+    before = read_notes(run)
+    ours = set(before.excluded) if before.job_id == case.slurm.job_id else set()
+    _exclusion(case, hands)
     notes = read_notes(run)
     if case.facts is None or notes.job_id != case.slurm.job_id or not notes.excluded:
         return
     theirs = expand_nodes(case.facts.excluded, execute=hands.execute, sleep=hands.sleep)
     if theirs is None:
         return
-    nodes, why = ",".join(sorted({*theirs, *notes.excluded})), f"{', '.join(notes.excluded)} was lost"
+    nodes, why = (
+        ",".join(sorted({*theirs, *notes.excluded} - (ours - set(notes.excluded)))),
+        f"{', '.join(notes.excluded)} was lost",
+    )
     change = Change("ExcNodeList", nodes, why)
     if not change_job(number, [change], execute=hands.execute, sleep=hands.sleep):
         say(f"job {number}: {change.word} ({change.purpose})")

@@ -18,6 +18,9 @@ from hpcresume.slurm.silent_nodes import can_knock
 
 __all__ = ["FactsDesk", "asker"]
 
+MOMENT = 1.0
+"""Seconds for which what accounting says is waited for, when a job ends."""
+
 Ask = Callable[[bool], JobFacts]
 """Blocks until Slurm answers; True asks after the job's nodes too. Raises `SlurmError`."""
 
@@ -41,6 +44,8 @@ def asker(slurm: SlurmEnvironment, *, ahead: bool = True) -> Ask | None:
             script.append(_asked(job_id))
             if ahead:
                 around.look()
+        elif ahead and thorough:
+            around.ask_again()
         asked = around.asked or script[0]
         if asked is not None:
             facts = replace(facts, warning_lead=asked.lead, warns_batch=asked.batch)
@@ -64,16 +69,31 @@ class _Around:
         self.reached = False
         self.asked: AskedWarning | None = None
         self._slurm = slurm
+        self._thread: threading.Thread | None = None
 
     def look(self) -> None:
         """Begin to."""
-        threading.Thread(target=self._work, name="look-around", daemon=True).start()
+        self._begin(self._work)
+
+    def ask_again(self) -> None:
+        """Accounting may know of a job only some time after its start; an answer is waited for a moment."""
+        if self.asked is None and not (self._thread is not None and self._thread.is_alive()):
+            self._begin(self._ask)
+        if self._thread is not None:
+            self._thread.join(MOMENT)
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=work, name="look-around", daemon=True)
+        self._thread.start()
 
     def _work(self) -> None:
         slurm = self._slurm
+        self._ask()
         if slurm.nnodes != 1:
             self.reached = can_knock(slurm.node_list or "", slurm.node_name)
-        self.asked = asked_on_command_line(slurm.job_id or "")
+
+    def _ask(self) -> None:
+        self.asked = asked_on_command_line(self._slurm.job_id or "") or self.asked
 
 
 def _asked(job_id: str) -> AskedWarning | None:

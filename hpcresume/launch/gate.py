@@ -24,7 +24,7 @@ from hpcresume.model import EXIT_DONE, EXIT_HOLD, Cause, Decision
 from hpcresume.policy.budgets import PastAttempt, micro_batches
 from hpcresume.policy.cause import Ending, Evidence
 from hpcresume.policy.requeue import Verdict, spent_budget
-from hpcresume.policy.suspects import add_suspects
+from hpcresume.policy.suspects import add_lost
 from hpcresume.slurm.changes import Change, change_job, comment_of
 from hpcresume.slurm.commands import down_nodes, job_alive
 from hpcresume.slurm.environment import SlurmEnvironment
@@ -150,10 +150,7 @@ def _suspect_nodes(options: LaunchOptions, run: RunPaths, last: PastAttempt, han
         if down:
             say(f"{', '.join(down)} is down since the last attempt, which may have ended by that")
     notes = read_notes(run.root)
-    suspects = notes.suspects
-    for node, at in lost:
-        if not any(each.node == node and each.at >= at for each in suspects):
-            suspects = add_suspects(suspects, [node], at, options.exclusion)
+    suspects = add_lost(notes.suspects, lost, options.exclusion)
     if suspects != notes.suspects:
         write_notes(run.root, replace(notes, suspects=suspects))
 

@@ -51,6 +51,7 @@ class OnceMore:
         full_limit: its full time limit, should Slurm have lowered it to its `--time-min`; "": not known.
         exclude: the nodes to keep off, the user's own and those that are suspect; None: the user's own.
         until: a controller that does not answer is asked again until then.
+        known: what Slurm said of the job before, where there is no time to ask for what can be done without.
     """
 
     slurm: SlurmEnvironment
@@ -61,6 +62,7 @@ class OnceMore:
     full_limit: str = ""
     exclude: str | None = None
     until: float = 0.0
+    known: JobFacts | None = None
 
 
 def submit_once_more(wanted: OnceMore, hands: Hands) -> str | None:
@@ -113,9 +115,10 @@ def _prepare(wanted: OnceMore, hands: Hands, script: IO[str]) -> list[str] | Non
     asked = asked_for(job_id, execute=hands.execute, sleep=hands.sleep)
     notes = read_notes(wanted.run.root)
     notes = notes if notes.job_id == job_id else Notes()
-    facts = look(job_id, hands)
+    hurry = wanted.known is not None
+    facts = wanted.known if hurry else look(job_id, hands)
     limit = _that_fits(_limit(wanted, asked, text, facts), wanted.words, hands)
-    mine = [*limit, *_requeue(facts), *_signal(job_id, hands), *_comment(asked, notes)]
+    mine = [*limit, *_requeue(facts), *([] if hurry else _signal(job_id, hands)), *_comment(asked, notes)]
     told = told_behind(hands.environ.get("SLURM_EXPORT_ENV", "ALL"), wanted.why, wanted.of)
     script.write(text)
     script.flush()

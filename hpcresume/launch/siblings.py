@@ -9,7 +9,7 @@ which only one of them gets.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpcresume.errors import SlurmError
@@ -21,6 +21,7 @@ from hpcresume.launch.once_more import OnceMore, submit_once_more
 from hpcresume.launch.options import LaunchOptions
 from hpcresume.launch.patience import PATIENCE
 from hpcresume.model import EXIT_HOLD
+from hpcresume.policy.job_facts import JobFacts
 from hpcresume.slurm.commands import job_alive, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
 from hpcresume.slurm.resubmit import cancel_waiting, cluster_requeues
@@ -56,14 +57,18 @@ SETTLING, LOOK_EVERY = 180.0, 5.0
 FALLBACK, RESUBMITTED = "fallback", "resubmitted"
 
 
-def forbidden_by_cluster(hands: Hands) -> bool:
-    """Does the cluster forbid to requeue jobs (JobRequeue=0), so that a job's Requeue=0 is not its user's wish?"""
-    return cluster_requeues(execute=hands.execute, sleep=hands.sleep) is False
+def forbidden_by_cluster(hands: Hands) -> bool | None:
+    """Does the cluster forbid to requeue jobs (JobRequeue=0), so that a job's Requeue=0 is not its user's wish? None:
+    it cannot be asked.
+    """
+    requeues = cluster_requeues(execute=hands.execute, sleep=hands.sleep)
+    return None if requeues is None else not requeues
 
 
 def resubmit(
     slurm: SlurmEnvironment, run: RunPaths, hands: Hands, record: Record, *, pause: float, guard: bool = False,
-    hurry: bool = False, full_limit: str = "", exclude: str | None = None,
+    hurry: bool = False, full_limit: str = "", exclude: str | None = None, resources: Sequence[str] = (),
+    facts: JobFacts | None = None,
 ) -> str | None:  # fmt: skip
     """Submit the job once more, to start when this one is over; its number, or None, and said, when it cannot be.
 
@@ -77,14 +82,17 @@ def resubmit(
         hurry: Slurm is about to kill us: nothing can be waited for.
         full_limit: the job's full time limit, should Slurm have lowered it to its `--time-min`.
         exclude: the nodes that the new job is to keep off; None: those that the user wants.
+        resources: options of sbatch for other resources than the job's.
+        facts: what Slurm said of the job last.
     """
     begin = [f"--begin=now+{round(pause)}"] if pause >= 1 else []
     until = hands.clock() + (0.0 if hurry else PATIENCE)
     while not can_note(run.root, RESUBMITTED, slurm.job_id or "") and hands.clock() < until:
         hands.sleep(60)
     this = slurm.job_id or ""
-    words = (f"--dependency=afterany:{this}", *begin)
-    number = submit_once_more(OnceMore(slurm, run, RESUBMITTED, this, words, full_limit, exclude, until), hands)
+    words = (f"--dependency=afterany:{this}", *begin, *resources)
+    known = facts if hurry else None
+    number = submit_once_more(OnceMore(slurm, run, RESUBMITTED, this, words, full_limit, exclude, until, known), hands)
     record("resubmitted", job_id=number)
     if number is not None:
         say(f"job {number} goes on when this one is over")
@@ -96,13 +104,14 @@ def resubmit(
 
 
 def wait_elsewhere(
-    options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, record: Record
-) -> None:
-    """After an accepted requeue: should the job wait too long, a second one asks for the fallback's resources."""
+    options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, record: Record,
+    of: str | None = None,
+) -> None:  # fmt: skip
+    """Should the job, or `of` that goes on instead, wait too long, another one asks for the fallback's resources."""
     wanted = options.fallback.named and options.fallback.after_waiting is not None
     if wanted and run is not None and slurm.job_id is not None:
         words = _fallback_options(options, slurm)
-        number = _add(OnceMore(slurm, run, FALLBACK, slurm.job_id, words, options.time_limit), hands)
+        number = _add(OnceMore(slurm, run, FALLBACK, of or slurm.job_id, words, options.time_limit), hands)
         record("stands-behind", why=FALLBACK, job_id=number)
 
 
@@ -145,7 +154,7 @@ def take_over(options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths, ha
     if job_id is None:
         return
     waiting = read_siblings(run.root).waiting
-    guards = {each.job_id for each in waiting if each.why == GUARD and each.of == job_id}
+    guards = {each.job_id for each in waiting if each.why == GUARD and each.of == job_id and _is_there(each, hands)}
     behind = stands_behind(hands.environ, slurm)
     if behind is not None:
         _await_death(behind[1], hands)
@@ -162,7 +171,7 @@ def take_over(options: LaunchOptions, slurm: SlurmEnvironment, run: RunPaths, ha
 
 def _guard_wanted(options: LaunchOptions, hands: Hands) -> bool:
     if options.guard is None:
-        return options.requeue and forbidden_by_cluster(hands)
+        return options.requeue and forbidden_by_cluster(hands) is True
     return options.guard
 
 
@@ -181,6 +190,18 @@ def stand_down(slurm: SlurmEnvironment, run: RunPaths | None, hands: Hands, succ
 def dismiss(slurm: SlurmEnvironment, run: RunPaths, hands: Hands) -> None:
     """This job steps back: nobody has to stand behind it. What stands behind the run's other jobs is theirs."""
     _cancel(run, {each.job_id for each in read_siblings(run.root).waiting if each.of == slurm.job_id}, hands)
+
+
+def _is_there(sibling: Sibling, hands: Hands) -> bool:
+    """May it be in the queue still? Its owner may have cancelled it, or it has left and could not say so.
+
+    squeue is not asked: where a cache stands before it, it may not know yet of a job that has just been submitted.
+    """
+    try:
+        name = hands.environ.get("SLURM_JOB_NAME")
+        return show_job(sibling.job_id, name=name, execute=hands.execute, sleep=hands.sleep).state == "PENDING"
+    except SlurmError as error:
+        return "invalid job id" not in str(error).lower()
 
 
 def _await_death(job_id: str, hands: Hands) -> None:

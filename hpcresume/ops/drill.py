@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,6 +39,8 @@ WARNINGS = ("USR1", "USR2", "TERM", "HUP")
 LOOK_EVERY = 0.5
 ASK_EVERY = 5.0
 """Seconds between two looks at the run's files, and between two questions to Slurm."""
+CLOCKS_DIFFER = 0.1
+"""Seconds by which the clock of the job's node may be behind ours."""
 SURE_LOOKS = 3
 """Answers of Slurm in a row by which the run counts as held or ended."""
 
@@ -222,7 +224,7 @@ def _look(run: RunPaths, report: DrillReport, at: float) -> DrillReport:
     paths = run.attempt(report.before)
     ledger = [record for record in read_ledger(paths) if record.t >= at - 1.0]
     supervisor = [record for record in read_supervisor(paths) if record.t >= at - 1.0]
-    warned, saved = _last(ledger, "warning"), _last(ledger, "saved")
+    warned, saved = _last(ledger, "warning"), _answer(ledger, at)
     ended = _last(supervisor, "ended") or _last(ledger, "exit")
     cause = _last(supervisor, "cause", "ended")
     after = next((n for n in run.attempt_numbers() if n > report.before), 0)
@@ -281,6 +283,18 @@ def _closed(run: RunPaths, report: DrillReport) -> DrillReport:
 def _last(records: object, *names: str) -> Record | None:
     assert isinstance(records, list | tuple), "records are listed"
     return next((record for record in reversed(records) if record.event in names), None)
+
+
+def _answer(ledger: Sequence[Record], at: float) -> Record | None:
+    """The last save that the order can have brought about: it began after the order, or after a warning was heard. One
+    that was due anyway and ends beside the order says nothing of how quickly a warning is answered.
+    """
+    answer, heard = None, False
+    for record in ledger:
+        heard = heard or record.event == "warning"
+        if record.event == "saved" and (heard or record.t - record.number("seconds") >= at - CLOCKS_DIFFER):
+            answer = record
+    return answer
 
 
 def _since(record: Record | None, at: float) -> float | None:

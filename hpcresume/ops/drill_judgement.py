@@ -32,7 +32,7 @@ class Judged:
     Attributes:
         against: grace, KillWait or lead.
         given: seconds; None where there are none, or nobody could tell.
-        used: seconds from the order to the commit; None when nothing was committed after it.
+        used: seconds from the order to the commit; None when no save that began after it was committed.
         verdict: ok, warn (enough this time, and nothing to spare), bad (too little), unknown: as in `hpcresume doctor`.
         what: in one line.
         hint: what to try, "" when there is nothing to do.
@@ -116,7 +116,7 @@ def _compared(
     against: str, used: float | None, seconds: float, has: str, measured: Measured, setting: str = "GraceTime"
 ) -> Judged:
     if used is None:
-        what = f"{has}; nothing was committed after the order, so there is nothing to compare"
+        what = f"{has}; no save that began after the order was committed, so there is nothing to compare"
         return Judged(against, seconds, None, "unknown", what)
     saved, weighed = f"saved after {used:.1f} s", weigh(seconds, measured, setting=setting) or Weighed("ok", "")
     if used > seconds:

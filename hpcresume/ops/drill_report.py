@@ -115,7 +115,7 @@ def sentences(report: DrillReport) -> list[tuple[str, str]]:
         took = f", the save took {report.save_seconds:.3g} s" if report.save_seconds is not None else ""
         rows.append(("saved", f"{report.saved} after {_seconds(report.saved_after)}{took}"))
     else:
-        rows.append(("saved", "nothing was committed after the order"))
+        rows.append(("saved", "no save that began after the order was committed"))
     rows += [(each.against, each.what + (f" (try: {each.hint})" if each.hint else "")) for each in report.judged]
     if report.ended_after is not None:
         rows.append(("ended", f"after {_seconds(report.ended_after)}, cause {report.cause or 'not told'}"))

@@ -259,10 +259,10 @@ def _warned(e: Evidence) -> Ending | None:
     if e.warning is None or not (_deliberate(e) or e.child is None):
         return None
     hint = e.decision.cause_hint if e.decision is not None else None
-    if hint is Cause.WALLTIME and e.job:
+    if hint is Cause.WALLTIME and e.answered:
         hint = None  # the session's guess, from the end in its environment; Slurm's own words were looked at before
-    cause = hint or (Cause.OPERATOR if e.job else Cause.PREEMPTED)
-    who = "Slurm plans no end" if e.job else "Slurm could not be asked"
+    cause = hint or (Cause.OPERATOR if e.answered else Cause.PREEMPTED)
+    who = "Slurm plans no end" if e.answered else "Slurm could not be asked"
     return Ending(cause, (f"warned by {signal_name(e.warning.signal)}; {who}",))
 
 
@@ -281,6 +281,8 @@ def _died(e: Evidence) -> Ending | None:
             return Ending(Cause.UNKNOWN, (words,))
         return Ending(Cause.CRASH, ("the program ended with exit code 0 before the run was finished",))
     if e.signals and e.signals[-1].signal in ENDS_JOB and not e.slurm_goes_on:
+        if e.job and not e.answered:
+            return Ending(Cause.UNKNOWN, ("the scheduler ended the job, and Slurm could not be asked why",))
         return Ending(Cause.OPERATOR, ("the scheduler ended the job and names no reason",))
     return Ending(Cause.CRASH, (f"the ranks ended with {e.child} and left no decision",))
 

@@ -27,6 +27,8 @@ FAR = 120.0
 """Seconds: an end that is nearer may be the one that was meant, by a clock that differs."""
 TOGETHER = 1.0
 """Seconds. Slurm ends steps and batch script one after the other; mpiexec's daemons, which are a step, die at once."""
+SKEW = 5.0
+"""Seconds by which the clock of a rank's node may be ahead of ours."""
 
 ENDS_JOB = frozenset({int(signal.SIGTERM), int(signal.SIGHUP)})
 """What the batch script gets when the job is being ended, KILL to follow."""
@@ -162,6 +164,14 @@ class Evidence:
         """All signals, whoever got them, and our own warning."""
         ours = (self.clock,) if self.clock is not None else ()
         return (*self.signals, *self.rank_warnings, *ours)
+
+    @property
+    def answered(self) -> bool:
+        """Has Slurm said anything of the job since the first signal? What it said before is the truth of then: that it
+        planned no end, for instance.
+        """
+        first = min((each.at for each in self.heard), default=0.0)
+        return any(not job.asked_at or job.asked_at >= first - SKEW or job.state not in AT_WORK for job in self.job)
 
     @property
     def slurm_goes_on(self) -> bool:

@@ -16,6 +16,8 @@ __all__ = ["FINAL_CODES", "Verdict", "decide", "memory_ended", "spent_budget", "
 FINAL_CODES = frozenset({64, 65, 73, 78})
 """Exit codes of errors that the next attempt would meet again: wrong use, wrong state, wrong directory, wrong
 option (hpcresume.errors; numbers of sysexits.h)."""
+_GUESSES = frozenset({Cause.OPERATOR, Cause.PREEMPTED, Cause.UNKNOWN})
+"""Causes that rest on what Slurm says, or does not say, after the first signal."""
 MOST_UNCOUNTED = 3
 """Restarts after which a job that leaves no record is held."""
 
@@ -79,7 +81,7 @@ def decide(
         return Verdict(Decision.HOLD, False, code, f"{_what_ended(evidence, code)}: another attempt would end alike")
     if ending.cause is Cause.OPERATOR and not _warned_only(evidence):
         return _stopped_by_operator(evidence)
-    if evidence.told_to_end and not evidence.job:
+    if evidence.told_to_end and not evidence.answered and (not evidence.job or ending.cause in _GUESSES):
         why = "told to end, and Slurm cannot be asked why: not requeued from here"
         return Verdict(Decision.COME_BACK, False, EXIT_COME_BACK, why)
     if _never_began(ending, evidence, past):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Exclusion", "NodeFacts", "Suspect", "add_suspects", "choose_excluded"]
+__all__ = ["Exclusion", "NodeFacts", "Suspect", "add_lost", "add_suspects", "choose_excluded"]
 
 SPARE = 1
 """Nodes beyond those that the job needs that must be left."""
@@ -51,6 +51,17 @@ def add_suspects(known: Sequence[Suspect], nodes: Iterable[str], now: float, rul
         before = fresh.pop(node, None)
         fresh[node] = Suspect(node, now, before.times + 1 if before else 1)
     return tuple(sorted(fresh.values(), key=lambda each: each.at))
+
+
+def add_lost(known: Sequence[Suspect], lost: Iterable[tuple[str, float]], rules: Exclusion) -> tuple[Suspect, ...]:
+    """The suspects with nodes that were lost, each with when that was. A loss that is known since then is not counted
+    again, for several may come upon it.
+    """
+    suspects = tuple(known)
+    for node, at in lost:
+        if not any(each.node == node and each.at >= at for each in suspects):
+            suspects = add_suspects(suspects, [node], at, rules)
+    return suspects
 
 
 def choose_excluded(

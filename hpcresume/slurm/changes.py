@@ -28,6 +28,7 @@ from hpcresume.slurm.commands import (
 
 __all__ = [
     "Change",
+    "as_options",
     "change_job",
     "comment_of",
     "expand_nodes",
@@ -45,6 +46,8 @@ _UP = frozenset({"allocated", "completing", "idle", "mixed", "planned", "reserve
 """States of nodes on which jobs run now or soon (sinfo(1), NODE STATE CODES); the flags behind them do not count."""
 _UNFIT = frozenset("*~#!%$@^")
 """Flags behind a state that say that the node does not answer, or is switched off, or about to be (sinfo(1))."""
+_OPTIONS = {"Partition": "--partition", "NumNodes": "--nodes", "NumTasks": "--ntasks"}
+"""scontrol's key → sbatch's option."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,11 @@ def resource_changes(wanted: Resources, purpose: str) -> list[Change]:
     if wanted.cpus is not None:
         changes.append(Change("NumCPUs", str(wanted.cpus), purpose))
     return changes
+
+
+def as_options(changes: Sequence[Change]) -> list[str]:
+    """The changes of resources as options of sbatch, for a job that is submitted instead of being changed."""
+    return [f"{_OPTIONS[change.key]}={change.value}" for change in changes if change.key in _OPTIONS]
 
 
 def _update(job_id: str, changes: Sequence[Change]) -> list[str]:

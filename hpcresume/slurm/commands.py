@@ -28,12 +28,15 @@ __all__ = [
     "check_job_id",
     "down_nodes",
     "execute",
+    "is_forgotten",
     "job_alive",
     "may_pass",
     "node_address",
     "patiently",
     "requeue",
     "show_job",
+    "show_nodes",
+    "told_by_environment",
     "words_of",
 ]
 
@@ -44,6 +47,7 @@ PAUSES = (0.5, 2.0)
 
 _JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
 _NODE_LIST = re.compile(r"[A-Za-z0-9_.,\[\]-]{1,65536}")
+_NODE = re.compile(r"NodeName=(\S{1,255})\s")
 _NODE_ADDRESS = re.compile(r"\bNodeAddr=([A-Za-z0-9_.:-]{1,255})(?=\s|$)")
 _BUSY = re.compile(
     r"timed out|unable to contact|connection refused|connection reset|connection failure|transport endpoint"
@@ -51,6 +55,9 @@ _BUSY = re.compile(
     re.IGNORECASE,
 )
 """What Slurm's commands say while slurmctld or munged restarts or fails over (slurm_errno.c; connect(2))."""
+_EXPORTED = r"[A-Za-z_][A-Za-z0-9_]*(?:=[^,'\"\\]*)?"
+_EXPORT_ALL = re.compile(rf"--export=ALL,({_EXPORTED}(?:,{_EXPORTED})*)")
+"""Assignments that need no quotes, and names of variables that are exported anyway."""
 _SILENT = "no answer within"
 _UNKNOWN_JOB = "invalid job id"
 _OF_A_JOB = ("SLURM_", "SBATCH_", "SLURMD_", "OMPI_COMM_", "PMI", "HPCRESUME_LAUNCH", "HPCRESUME_SUPERVISED",
@@ -104,12 +111,20 @@ def may_pass(detail: str) -> bool:
     return bool(_BUSY.search(detail)) or _SILENT in detail
 
 
+def is_forgotten(detail: str) -> bool:
+    """Do these words of Slurm's say that it knows no such job (any more: MinJobAge)?"""
+    return _UNKNOWN_JOB in detail.lower()
+
+
 def execute(arguments: Sequence[str], timeout: float) -> Answer:
     """Run a command, output captured as text (undecodable bytes replaced). Never raises."""
     # A user's SLURM_TIME_FORMAT or SQUEUE_FORMAT changes what the commands print. A job that is submitted from
     # within a job must not take itself for that job, nor for a rank of it.
     unwanted = ("SLURM_TIME_FORMAT", "SQUEUE_", "SCONTROL_", *(_OF_A_JOB if arguments[0] == "sbatch" else ()))
     environ = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(unwanted)} | {"LC_ALL": "C"}
+    if arguments[0] == "sbatch":
+        arguments, told = told_by_environment(arguments)
+        environ |= told
     try:
         done = run_bounded(arguments, timeout, environ)
     except subprocess.TimeoutExpired:
@@ -117,6 +132,22 @@ def execute(arguments: Sequence[str], timeout: float) -> Answer:
     except (OSError, ValueError) as error:
         return Answer(None, "", f"{type(error).__name__}: {error}")
     return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def told_by_environment(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """`--export=ALL,NAME=VALUE` as sbatch's own environment with `--export=ALL`.
+
+    Both export the same. But for a list, also one that begins with ALL, sbatch has slurmd start a login shell of the
+    user's on the node (--get-user-env; seen on 22.05), and when that one takes longer than BatchStartTimeout
+    Slurm takes the job for lost.
+    """
+    words, told = list(arguments), dict[str, str]()
+    for index, word in enumerate(words):
+        match = _EXPORT_ALL.fullmatch(word)
+        if match:
+            words[index] = "--export=ALL"
+            told = dict(each.split("=", 1) for each in match[1].split(",") if "=" in each)
+    return words, told
 
 
 def show_job(
@@ -171,11 +202,23 @@ def node_address(node: str, *, timeout: float = TIMEOUT, execute: Execute = exec
 
     None when Slurm cannot be asked.
     """
-    if not _NODE_LIST.fullmatch(node):
-        return None
-    answer = patiently(["scontrol", "--oneliner", "show", "node", node], timeout, execute)
-    found = _NODE_ADDRESS.search(answer.out) if answer.code == 0 else None
-    return found[1] if found else None
+    lines = show_nodes(node, timeout=timeout, execute=execute).values()
+    found = [match[1] for line in lines if (match := _NODE_ADDRESS.search(line)) is not None]
+    return found[0] if found else None
+
+
+def show_nodes(
+    node_list: str, *, timeout: float = TIMEOUT, execute: Execute = execute, sleep: Sleep = time.sleep
+) -> dict[str, str]:
+    """What Slurm says of each node of a list (`n[1-4,7]`), a line each, by its name. Never raises.
+
+    Empty when Slurm cannot be asked.
+    """
+    if not _NODE_LIST.fullmatch(node_list):
+        return {}
+    answer = patiently(["scontrol", "--oneliner", "show", "node", node_list], timeout, execute, sleep)
+    lines = answer.out.splitlines() if answer.code == 0 else []
+    return {match[1]: line for line in lines if (match := _NODE.match(line)) is not None}
 
 
 def requeue(
@@ -215,7 +258,7 @@ def job_alive(
     answer = patiently(words, timeout, execute, sleep)
     if answer.code == 0:
         return any(line.strip() in _ALIVE for line in answer.out.splitlines())
-    return False if _UNKNOWN_JOB in answer.err.lower() else None
+    return False if is_forgotten(answer.err) else None
 
 
 def check_job_id(job_id: str) -> None:

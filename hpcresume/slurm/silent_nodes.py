@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from hpcresume.slurm.commands import Execute, execute, patiently
+from hpcresume.slurm.commands import Execute, execute, patiently, show_nodes
 
 __all__ = ["Knock", "can_knock", "knock", "silent_nodes"]
 
@@ -25,8 +25,6 @@ PATIENCE = 3.0
 DEFAULT_PORT = 6818
 """SlurmdPort (slurm.conf(5))."""
 
-_NODE_LIST = re.compile(r"[A-Za-z0-9_.,\[\]-]{1,65536}")
-_NODE = re.compile(r"^NodeName=(\S{1,255})(?=\s)", re.MULTILINE)
 _ADDRESS = re.compile(r"\sNodeAddr=([A-Za-z0-9_.:-]{1,255})(?=\s|$)")
 _PORT = re.compile(r"\sPort=([0-9]{1,5})(?=\s|$)")
 _SLURMD_PORT = re.compile(r"^SlurmdPort\s*=\s*([0-9]{1,5})\s*$", re.MULTILINE)
@@ -91,10 +89,9 @@ def can_knock(
 
 def _asked(node_list: str, own: str | None, execute: Execute, timeout: float) -> dict[str, tuple[str, int]]:
     """Address and port of each node of a list with ours in it; empty where nothing could be learned from them."""
-    if not own or not _NODE_LIST.fullmatch(node_list):
+    if not own:
         return {}
-    answer = patiently(["scontrol", "--oneliner", "show", "node", node_list], timeout, execute)
-    places = _places(answer.out) if answer.code == 0 else {}
+    places = _places(show_nodes(node_list, timeout=timeout, execute=execute))
     if own not in places or not 1 < len(places) <= MOST_NODES:
         return {}
     usual = DEFAULT_PORT
@@ -103,12 +100,12 @@ def _asked(node_list: str, own: str | None, execute: Execute, timeout: float) ->
     return {node: (address, port or usual) for node, (address, port) in places.items()}
 
 
-def _places(text: str) -> dict[str, tuple[str, int | None]]:
+def _places(lines: dict[str, str]) -> dict[str, tuple[str, int | None]]:
     found: dict[str, tuple[str, int | None]] = {}
-    for line in text.splitlines():
-        name, address, port = _NODE.search(line), _ADDRESS.search(line), _PORT.search(line)
-        if name is not None and address is not None:
-            found[name[1]] = address[1], int(port[1]) if port is not None else None
+    for name, line in lines.items():
+        address, port = _ADDRESS.search(line), _PORT.search(line)
+        if address is not None:
+            found[name] = address[1], int(port[1]) if port is not None else None
     return found
 
 

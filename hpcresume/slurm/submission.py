@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from hpcresume.config.slurm_options import parse_time_limit
 from hpcresume.errors import ConfigError, SlurmError
 from hpcresume.io.bounded_run import run_bounded
-from hpcresume.slurm.commands import TIMEOUT, Answer, Execute, execute
+from hpcresume.slurm.commands import TIMEOUT, Answer, Execute, execute, told_by_environment
 
 __all__ = ["Partition", "longest_time", "partition", "queue_states", "sbatch"]
 
@@ -63,7 +64,8 @@ def sbatch(script: Path, options: Sequence[str] = (), *, timeout: float = SBATCH
     """
     words = ["sbatch", "--parsable", *options, str(script)]
     try:
-        done = run_bounded(words, timeout)
+        words, told = told_by_environment(words)
+        done = run_bounded(words, timeout, {**os.environ, **told})
     except FileNotFoundError as error:
         hint = "submit on a login node; hpcresume emulate runs the script here"
         raise SlurmError("there is no sbatch here", where="PATH", hint=hint) from error

@@ -115,6 +115,60 @@ def test_nothing_is_said_of_an_attempt_whose_job_may_be_at_work(run, state):
     assert closed_by(run, 2) is None
 
 
+class Away(Cluster):
+    """A cluster whose controller does not answer the first so many times; time passes while it is asked."""
+
+    def __init__(self, times: int, words: str, **answers: str | list[str]) -> None:
+        super().__init__(**answers)
+        self.times, self.words, self.now = times, words, BEGAN
+
+    def execute(self, words: Sequence[str], timeout: float) -> Answer:
+        self.times -= 1
+        return Answer(1, "", self.words) if self.times >= 0 else super().execute(words, timeout)
+
+    def hands(self) -> Hands:
+        def sleep(seconds: float) -> None:
+            self.now += seconds
+
+        return Hands(self.execute, lambda: self.now, sleep, {})
+
+
+AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+
+
+@pytest.mark.parametrize("words", [AWAY, "slurm_load_jobs error: Access/permission denied"])
+def test_a_controller_that_does_not_tell_leaves_the_attempt_open_for_its_job_may_be_at_work(run, words):
+    before = run.attempt(1).supervisor.read_bytes()
+    slurm = Away(10**6, words)
+    close_before_start(run, job(), slurm.hands())
+    assert run.attempt(1).supervisor.read_bytes() == before
+    assert slurm.now - BEGAN <= 360, "a start waits some minutes at the most"
+    assert (slurm.now - BEGAN >= 200) == (words == AWAY), "asking again helps where it does not answer, else not"
+    close_before_start(run, job(), Cluster(scontrol_show_job=record("NODE_FAIL")).hands())
+    assert past_attempts(run)[0].cause is Cause.NODE_FAILURE, "the true cause, once it is known"
+
+
+def test_a_controller_that_was_away_for_a_moment_is_asked_again(run):
+    close_before_start(run, job(), Away(7, AWAY, scontrol_show_job=record("PREEMPTED")).hands())
+    assert past_attempts(run)[0].cause is Cause.PREEMPTED
+
+
+def test_who_only_reads_waits_for_no_controller_and_is_told_what_the_files_tell(run):
+    slurm = Away(10**6, AWAY)
+    ending = look_back(run, slurm.hands())
+    assert ending is not None
+    assert "or does not answer" in "; ".join(ending.evidence)
+    assert slurm.now - BEGAN < 60
+
+
+def test_slurmds_that_were_all_restarted_while_the_job_waited_are_no_lost_nodes(run):
+    """But a supervisor that vanished took its own node along, or the other way round."""
+    slurm = Cluster(scontrol_show_node=nodes(n1=LATER, n2=LATER))
+    close_before_start(run, job("7", 1), slurm.hands())
+    assert past_attempts(run)[0].cause is Cause.NODE_FAILURE
+    assert lost_nodes(run, 2) == [("n1", BEGAN)]
+
+
 def test_a_job_whose_script_was_lost_after_a_restart_says_nothing_of_the_start_before(run):
     """FAILED is of the second start, which claimed nothing; that there was one tells how the first one ended."""
     close_before_start(run, job(), Cluster(scontrol_show_job=record("FAILED", restarts=1)).hands())
@@ -159,6 +213,9 @@ def unsupervised(run: RunPaths, *lines: dict[str, Any]) -> None:
     [
         ([], {"scontrol_show_node": nodes(n1=LATER, n2=BEFORE)}, Cause.NODE_FAILURE, ["n1"]),
         ([], {"scontrol_show_node": nodes(n1=BEFORE, n2=BEFORE)}, Cause.UNKNOWN, []),
+        ([], {"scontrol_show_node": nodes(n1=LATER, n2=LATER)}, Cause.UNKNOWN, []),  # an upgrade of Slurm
+        ([], {"scontrol_show_node": nodes(n1=LATER, n2=LATER, n3=BEFORE)}, Cause.UNKNOWN, []),
+        ([], {"scontrol_show_node": nodes(n1=LATER)}, Cause.NODE_FAILURE, ["n1"]),
         ([], {"sinfo": "n1 idle\nn2 down*\n"}, Cause.NODE_FAILURE, ["n2"]),
         ([], {"sacct": "REQUEUED\x1f2025-01-01T00:00:00\x1f2025-11-21T12:00:00"}, Cause.OPERATOR, []),
         ([], {"sacct": "PREEMPTED\x1f2025-01-01T00:00:00\x1f2025-11-21T12:00:00"}, Cause.PREEMPTED, []),

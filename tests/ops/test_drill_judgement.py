@@ -35,7 +35,7 @@ def grace(used: float | None, given: Given = LOW, found: Measured | None = None)
         (41.0, LOW, 30.0, "bad", "saved after 41.0 s, and the grace of partition low is 30 s: too little"),
         (2.0, NO_GRACE, 25.0, "ok", "partition low has GraceTime=0, and KillWait leaves 25 s: 12 times"),
         (26.0, NO_GRACE, 25.0, "bad", "GraceTime=0, and KillWait leaves 25 s: too little"),
-        (None, LOW, 30.0, "unknown", "nothing was committed after the order"),
+        (None, LOW, 30.0, "unknown", "no save that began after the order was committed"),
     ],
 )  # fmt: skip
 def test_the_save_is_held_against_the_grace(used, given, seconds, verdict, words):

@@ -73,7 +73,10 @@ def test_the_report_tells_what_happened_in_order():
     assert "DIFFERENT in 1 of 3" in dict(sentences(but(lost=3, curve=Comparison(3, (5,)))))["curve"]
     assert "nothing to compare" in dict(sentences(but(lost=3, curve=Comparison())))["curve"]
     deaf = dict(sentences(but(warned_after=None, saved=None, after=0, again_after=None, restored=None, lost=None)))
-    assert (deaf["warned"], deaf["saved"]) == ("the session heard nothing", "nothing was committed after the order")
+    assert (deaf["warned"], deaf["saved"]) == (
+        "the session heard nothing",
+        "no save that began after the order was committed",
+    )
     assert "TERM of the end" in dict(sentences(but(warned=False)))["warned"]
 
 

@@ -56,7 +56,7 @@ CANCELLED_IN_GRACE = replace(PREEMPTED_FOR_GOOD, job=(PREEMPTED_FOR_GOOD.job[0],
 SHUT_DOWN = replace(CANCELLED, job=(JobFacts("RUNNING", end=NOW + 7200, asked_at=NOW + 1),))
 """TERM came, and Slurm knows of no end: somebody switches the node off."""
 SHUT_DOWN_UNSAVED = replace(SHUT_DOWN, decision=None, child=ChildExit(143))
-ASKED_BEFORE = replace(SHUT_DOWN, job=(replace(SHUT_DOWN.job[0], asked_at=NOW - 1),))
+ASKED_BEFORE = replace(SHUT_DOWN, job=(replace(SHUT_DOWN.job[0], asked_at=NOW - 100),))
 FINISHED = Evidence(claimed=True, decision=SessionDecision(Decision.DONE, "all steps"), child=ChildExit(0))
 
 

@@ -40,6 +40,7 @@ from hpcresume.model import EXIT_DONE, EXIT_HOLD, Cause, Decision
 from hpcresume.policy.budgets import DEFAULT_LIMITS, Budgets
 from hpcresume.policy.cause import ChildExit, Evidence, Raised, SessionDecision, SignalReceived
 from hpcresume.policy.fallback import Fallback
+from hpcresume.policy.job_facts import JobFacts
 from hpcresume.slurm.commands import Answer, down_nodes, job_alive, show_job
 from hpcresume.slurm.environment import SlurmEnvironment
 from hpcresume.slurm.sibling_list import GUARD, Sibling, guard_words, note_waiting, told_behind
@@ -70,10 +71,12 @@ GUARDS = [None, None, None, True, True, False]
 
 LOST = frozenset({"script-lost", "batch-node", "split-brain", "preempted-unheard"})
 """Ends of a start of which no supervisor of its own tells."""
+TERMED = frozenset({"walltime-unsaved", "node", "operator-requeues"})
+"""Ends that come with Slurm's TERM and no warning before it, so that there is no time to wait for an answer."""
 NEVER_RAN, DIED = "its script never ran", "it died with its supervisor, and Slurm requeues nothing"
-TAKEN_FOR_CANCELLED = "ended by Slurm while its controller was silent, and so taken for cancelled"
+NOT_TOLD = "ended by Slurm while its controller was silent"
 TWICE, OUT_OF_REACH = "two losses in a row, its guard's too", "no moment at which a guard could be left"
-UNSEEN = {False: (NEVER_RAN, DIED, TAKEN_FOR_CANCELLED), True: (TWICE, OUT_OF_REACH)}
+UNSEEN = {False: (NEVER_RAN, DIED, NOT_TOLD), True: (TWICE, OUT_OF_REACH)}
 """All that may end a run with nobody of ours there, without a guard and with one."""
 
 
@@ -98,6 +101,7 @@ class Attempted:
     Attributes:
         guardable: did it come so far, with Slurm and the run's files in reach, that it could leave a guard?
         silent: was the controller silent when its supervisor decided?
+        known: what Slurm said of this start, the newest first.
     """
 
     job: str
@@ -105,6 +109,7 @@ class Attempted:
     fate: str
     guardable: bool = False
     silent: bool = False
+    known: tuple[JobFacts, ...] = ()
     number: int | None = None
     began: str | None = None
     chosen_at: float = 0.0
@@ -302,6 +307,7 @@ class Simulation:
         pieces = int(admission.shared.get(MICRO_BATCHES, "1"))
         journal.record("started", job_id=job.id, restart=slurm.restart_count, host=host, node=host,
                        nodes=slurm.node_list)  # fmt: skip
+        self._ask(job, start)
         yield draw.uniform(5, 60)
         if start.fate in ("barren", "typo"):
             child = ChildExit(137 if start.fate == "barren" else 2)
@@ -475,7 +481,8 @@ class Simulation:
     ) -> Generator[float, None, None]:  # fmt: skip
         """What a supervisor does at the end: ask, conclude, carry out; then it leaves, or is killed."""
         again = stands_behind(hands.environ, slurm) is not None
-        evidence = replace(evidence, job=self._facts(job), restarts=slurm.restart_count, again=again)
+        self._ask(job, start, evidence)
+        evidence = replace(evidence, job=start.known, restarts=slurm.restart_count, again=again)
         if was_refused(evidence):
             with self._looking(job.nodes[0] if job.nodes else "n1"):
                 aside = step_aside(options, slurm, self.run, hands, refused=True)
@@ -510,14 +517,22 @@ class Simulation:
         else:
             self.slurm.finish(job, code)
 
-    def _facts(self, job: FakeJob):  # type: ignore[no-untyped-def]
+    def _ask(self, job: FakeJob, start: Attempted, ended: Evidence | None = None) -> None:
+        """As the supervisor's desk does: an answer comes before the earlier ones, and silence leaves those.
+
+        At the beginning nobody waits for the answer. At the end it is waited for, tells of the nodes too, and is no
+        older than the end.
+        """
+        sleep = self.slurm.advance if ended is not None else lambda seconds: None
         try:
-            facts = show_job(job.id, name=job.name, execute=self.slurm.execute, sleep=self.slurm.advance)
+            facts = show_job(job.id, name=job.name, execute=self.slurm.execute, sleep=sleep)
         except SlurmError:
-            return ()
-        nodes = ",".join(job.nodes)
-        lost = down_nodes(nodes, execute=self.slurm.execute, sleep=self.slurm.advance) if nodes else ()
-        return (replace(facts, down_nodes=lost),)
+            return
+        facts = replace(facts, asked_at=max(self.slurm.now, ended.child_at or 0.0 if ended is not None else 0.0))
+        if job.nodes and (ended is not None or facts.state != "RUNNING"):
+            lost = down_nodes(",".join(job.nodes), execute=self.slurm.execute, sleep=sleep)
+            facts = replace(facts, down_nodes=lost)
+        start.known = (facts, *start.known)
 
     def _looking(self, host: str):  # type: ignore[no-untyped-def]
         self.files.broken = broken = self._storage_is_away()
@@ -581,8 +596,8 @@ class Simulation:
             why = NEVER_RAN
         elif last.fate in LOST and not self.slurm.jobs[last.job].requeue:
             why = DIED
-        elif "operator: come-back" in last.fate and last.silent and not self.guarded:
-            return TAKEN_FOR_CANCELLED
+        elif last.fate.partition(" → ")[0] in TERMED and last.silent and not self.guarded:
+            return NOT_TOLD  # scancel looks the same from inside, and nobody tells which it is
         if not why or not self.guarded:
             return why
         of = self._stands_behind(last.job)

@@ -129,31 +129,50 @@ def evidence(run: Path, attempt: int) -> str:
     return "; ".join([line for line in lines if line["event"] == "cause"][-1]["evidence"])
 
 
+def up_again(cluster: Cluster, node: str) -> None:
+    cluster.start_node(node)
+    cluster.command("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+
+
+def goes_on(cluster: Cluster, job: Training, guard: str) -> bool:
+    """Whether the guard of a job that is lost trains; False when Slurm loses that one's script too, which it may."""
+    second = job.run / "attempts/0002/progress"
+    over = ("NODE_FAIL", "FAILED", "BOOT_FAIL", "LAUNCH_FAILED")
+    words = f"the guard's start\n{job.text()}"
+    cluster.wait(lambda: second.exists() or cluster.job(guard)["JobState"] in over, words, 90)
+    return second.exists()
+
+
 def test_a_guard_that_goes_on_after_a_lost_node_knows_that_from_slurm_and_suspects_the_node(
     wide: Cluster, tmp_path: Path
 ) -> None:
     """The job may not be requeued, so that its guard goes on: another job, which Slurm never restarted."""
-    job = Training(wide, tmp_path, STEADY, "--guard", sbatch=("--no-requeue",))
-    wide.wait(lambda: list((job.run / "attempts").glob("*/progress")), f"a start\n{job.text()}", 60)
-    node = wide.job(job.id)["NodeList"]
-    guard = job.text().partition("job ")[2].split()[0]
-    wide.kill_node(node)
-    try:
-        wide.wait(lambda: (job.run / "attempts/0002/progress").exists(), f"the guard's start\n{job.text()}", 90)
-        assert wide.job(job.id)["JobState"] == "NODE_FAIL"
-        assert wide.job(guard)["JobState"] == "RUNNING"
-        assert evidence(job.run, 1).startswith(f"Slurm: job {job.id} ended as NODE_FAIL (Reason=NodeDown"), job.text()
-        (past, *_) = past_attempts(RunPaths(job.run))
-        assert past.cause is Cause.NODE_FAILURE
-        assert [each.node for each in read_notes(job.run).suspects] == [node]
-        wide.start_node(node)
-        wide.command("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-        wide.command("scontrol", "update", f"JobId={guard}", "Requeue=1")
-        wide.command("scancel", "--batch", "--signal=USR1", guard)
-        wide.wait(lambda: wide.job(guard)["ExcNodeList"] == node, f"a requeue of the guard\n{job.text()}", 30)
-    finally:
-        wide.start_node(node)
-        wide.command("scancel", job.id, guard, check=False)
+    for number in range(3):
+        (folder := tmp_path / str(number)).mkdir()
+        job = Training(wide, folder, STEADY, "--guard", sbatch=("--no-requeue",))
+        wide.wait(lambda job=job: list((job.run / "attempts").glob("*/progress")), f"a start\n{job.text()}", 60)
+        node = wide.job(job.id)["NodeList"]
+        guard = job.text().partition("job ")[2].split()[0]
+        wide.kill_node(node)
+        try:
+            if not goes_on(wide, job, guard):
+                print(f"Slurm has lost the script of the guard {guard} too")
+                continue
+            assert wide.job(job.id)["JobState"] == "NODE_FAIL"
+            assert wide.job(guard)["JobState"] == "RUNNING"
+            assert evidence(job.run, 1).startswith(f"Slurm: job {job.id} ended as NODE_FAIL (Reason=NodeDown")
+            (past, *_) = past_attempts(RunPaths(job.run))
+            assert past.cause is Cause.NODE_FAILURE
+            assert [each.node for each in read_notes(job.run).suspects] == [node]
+            up_again(wide, node)
+            wide.command("scontrol", "update", f"JobId={guard}", "Requeue=1")
+            wide.command("scancel", "--batch", "--signal=USR1", guard)
+            wide.wait(lambda: wide.job(guard)["ExcNodeList"] == node, f"a requeue of the guard\n{job.text()}", 30)  # noqa: B023
+            return
+        finally:
+            up_again(wide, node)
+            wide.command("scancel", job.id, guard, check=False)
+    pytest.fail("Slurm has lost the script of three guards in a row")
 
 
 def warned_as_the_command_line_asks(cluster: Cluster, out: Path) -> None:

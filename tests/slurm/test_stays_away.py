@@ -16,6 +16,7 @@ from tests.integrations.trainings import expected, train
 from tests.slurm.cluster import Cluster, root_2411, running_cluster, skip_without_slurm
 from tests.slurm.test_budgets import CRASHING, STEADY, Training
 from tests.slurm.test_requeue import without_scontrol
+from tests.support.lacking import needed
 from tests.support.mpi import AS_ROOT, child_environment
 
 pytestmark = pytest.mark.timeout(300)
@@ -118,7 +119,7 @@ GRACE = 75
 @pytest.fixture
 def long_grace(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Any]]:
     """Makes an executor for a partition with a long grace."""
-    submitit = pytest.importorskip("submitit")
+    submitit = needed("submitit")
     for name in [n for n in os.environ if n.startswith(("SLURM_", "SBATCH_", "SUBMITIT_", "OMPI_MCA"))]:
         monkeypatch.delenv(name)
     for name, value in {**child_environment(), **AS_ROOT, **cluster.mini.variables}.items():

@@ -17,6 +17,7 @@ from hpcresume.submit.script import render
 from tests.slurm.cluster import Cluster
 from tests.submit.scripts import sbatch_words
 from tests.submit.test_hostile_values import PAYLOADS
+from tests.support.lacking import needed
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_the_ranks_of_a_job_without_the_callers_environment_get_the_jobs_own(clu
 
 
 def test_a_function_that_names_no_time_has_the_partitions_and_not_submitits_five_minutes(cluster, here):
-    pytest.importorskip("submitit")
+    needed("submitit")
     sets = ["command=", "function=json:loads", "args=['1']", "resources.options=[--hold]", "environment.venv="]
     limits = {}
     for time in ("", "UNLIMITED", "390s"):

@@ -18,10 +18,11 @@ from hpcresume.launch.notes import read_notes
 from tests.integrations import trainings
 from tests.integrations.trainings import Checkpointed, expected, train
 from tests.slurm.cluster import Cluster, running_cluster, skip_without_slurm
+from tests.support.lacking import needed
 from tests.support.launching import ledger
 from tests.support.mpi import AS_ROOT, child_environment
 
-submitit = pytest.importorskip("submitit")
+submitit = needed("submitit")
 pytestmark = pytest.mark.timeout(300)
 STEPS, LONG, MANY = 60, 700, 400
 MORE_RANKS_THAN_CORES = {"OMPI_MCA_mpi_yield_when_idle": "1"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -41,6 +42,34 @@ def test_show_job_asks_for_one_line_and_reads_it():
 def test_the_answers_time_is_ours():
     before = time.time()
     assert before <= show_job("12", execute=Script(Answer(0, record(), ""))).asked_at <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "variables"),
+    [
+        (
+            ["--export=ALL,A=1,HPCRESUME_BEHIND=guard:7,HOME"],
+            ["--export=ALL"],
+            {"A": "1", "HPCRESUME_BEHIND": "guard:7"},
+        ),
+        (["--export=A=1"], ["--export=A=1"], {}),
+        (["--export=ALL"], ["--export=ALL"], {}),
+        (["--export=ALL,A='b,c'"], ["--export=ALL,A='b,c'"], {}),
+    ],
+)
+def test_what_a_job_is_told_beside_all_starts_no_login_shell_on_its_node(
+    monkeypatch, tmp_path, words, given, variables
+):
+    """For a list sbatch implies --get-user-env: the login shell of a busy home has cost a job its start (seen)."""
+    program = tmp_path / "sbatch"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        "print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k in ('A', 'HPCRESUME_BEHIND')}]))\n"
+    )
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HPCRESUME_BEHIND", "guard:1")
+    assert json.loads(execute(["sbatch", *words, "job.sh"], 20).out) == [[*given, "job.sh"], variables]
 
 
 def test_a_busy_controller_is_asked_again():

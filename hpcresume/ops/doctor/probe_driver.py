@@ -78,13 +78,12 @@ def _note(folder: Path, **fields: Any) -> None:
 
 def _signals(folder: Path, launcher: str, slurm: SlurmEnvironment, gap: float) -> None:
     """Ranks by this launcher; each way to send USR1, one after the other. A launcher that dies of one starts again."""
-    count, process, starts = max(slurm.nnodes or 1, 1), None, 0
+    count, process = max(slurm.nnodes or 1, 1), None
     try:
         start = _start(folder, launcher, count, slurm)
         for name in WAYS:
             if process is None or process.poll() is not None:
-                process, starts = _launch(folder, launcher, start), starts + 1
-                problem = _await_ranks(folder, launcher, 2 * count * starts, process)
+                process, problem = _bring_up(folder, launcher, start, 2 * count, gap)
                 if problem:
                     _note(folder, launcher=launcher, problem=problem)
                     return
@@ -99,6 +98,23 @@ def _signals(folder: Path, launcher: str, slurm: SlurmEnvironment, gap: float) -
         (folder / f"leave-{launcher}").touch()
         if process is not None:
             _end(process)
+
+
+def _bring_up(
+    folder: Path, launcher: str, start: Start, wanted: int, gap: float
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A launcher whose ranks and children are up; or what went wrong, twice.
+
+    A signal that was sent before may still be under way on a busy machine, and ends a launcher as it starts.
+    """
+    for last in (False, True):
+        before, process = _starts(folder, launcher), _launch(folder, launcher, start)
+        problem = _await_ranks(folder, launcher, before + wanted, process)
+        if not problem or last:
+            break
+        _end(process)
+        time.sleep(gap)
+    return process, problem
 
 
 def _launch(folder: Path, launcher: str, start: Start) -> subprocess.Popen[bytes]:
@@ -124,9 +140,11 @@ def _await_ranks(folder: Path, launcher: str, wanted: int, process: subprocess.P
     until = time.monotonic() + START_SECONDS
     while (up := _starts(folder, launcher)) < wanted:
         if process.poll() is not None or time.monotonic() > until:
-            lines = (folder / f"{launcher}.log").read_text(errors="replace").strip().splitlines()
+            log = (folder / f"{launcher}.log").read_text(errors="replace")
+            lines = [line for line in log.splitlines() if any(c.isalnum() for c in line)]
             last = f": {lines[-1][:200]}" if lines else ""
-            return f"{up} of {wanted} ranks and children came up within {START_SECONDS:g} s{last}"
+            when = f"within {START_SECONDS:g} s" if process.poll() is None else "before it ended"
+            return f"{up} of {wanted} ranks and children came up {when}{last}"
         time.sleep(0.05)
     time.sleep(0.5)
     return ""

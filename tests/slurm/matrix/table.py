@@ -173,3 +173,9 @@ CI_24_11: tuple[tuple[str, str], ...] = (
     ("submitit", "crash"),
 )  # fmt: skip
 """Cells that CI runs on 24.11 too: what became of a preemption, a refused requeue, and what is read of its words."""
+
+CI_ACCOUNTED: tuple[tuple[str, str], ...] = (
+    ("srun", "crash"), ("mpiexec", "preempt-batch"), ("torchrun", "requeue"), ("submitit", "cancel"),
+    ("array", "crash"),
+)  # fmt: skip
+"""One cell of each way that CI runs with accounting, by which submitit and the causes know more of jobs."""

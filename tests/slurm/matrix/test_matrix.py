@@ -10,10 +10,12 @@ import os
 
 import pytest
 
+from hpcresume.testing.minislurm.machine import missing_programs
 from tests.slurm.cluster import root_2411, skip_without_slurm
 from tests.slurm.matrix.bench import Bench, Found
 from tests.slurm.matrix.events import EVENTS
-from tests.slurm.matrix.table import CAUSES_UNKNOWN, CI, CI_24_11, EMPTY, ON_24_11, OUTCOMES, WAYS
+from tests.slurm.matrix.table import CAUSES_UNKNOWN, CI, CI_24_11, CI_ACCOUNTED, EMPTY, ON_24_11, OUTCOMES, WAYS
+from tests.support.lacking import cannot, needed
 
 AT_ONCE = int(os.environ.get("HPCRESUME_MATRIX_AT_ONCE", "4"))
 """How many cells run at the same time; each is two or three busy processes now and then."""
@@ -48,14 +50,24 @@ def test_the_telling_ones_end_so_on_24_11_too(tmp_path_factory: pytest.TempPathF
     _run(list(CI_24_11), False, "24.11", tmp_path_factory)
 
 
+@pytest.mark.timeout(600)
+def test_one_of_each_way_ends_so_with_accounting_too(slurm_name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """CI runs the selection without accounting; `make test-slurm-full` runs every cell with it."""
+    _run(list(CI_ACCOUNTED), True, slurm_name, tmp_path_factory)
+
+
 def _run(
     cells: list[tuple[str, str]], accounting: bool, slurm_name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     skip_without_slurm()
-    if {"submitit", "array"} & {way for way, _ in cells}:
-        pytest.importorskip("submitit")
-    if cells[0][0] == "torchrun":
-        pytest.importorskip("torch")
+    missing = missing_programs(accounting=accounting)
+    if missing:
+        cannot(f"no accounting here: {', '.join(missing)} missing; `make test-slurm` installs them where it may")
+    ways = {way for way, _ in cells}
+    if {"submitit", "array"} & ways:
+        needed("submitit")
+    if "torchrun" in ways:
+        needed("torch")
     root = root_2411() if slurm_name == "24.11" else None
     bench = Bench(tmp_path_factory.mktemp("m"), at_once=AT_ONCE, accounting=accounting, root=root)
     expected = {**OUTCOMES, **ON_24_11} if slurm_name == "24.11" else OUTCOMES
@@ -93,6 +105,7 @@ def test_the_table_is_whole() -> None:
     assert len(EMPTY) <= len(cells) / 10
     assert set(OUTCOMES) >= CI
     assert set(OUTCOMES) >= set(CI_24_11)
-    assert {way for way, _ in CI} == set(WAYS)
+    assert {way for way, _ in CI} == {way for way, _ in CI_ACCOUNTED} == set(WAYS)
+    assert set(OUTCOMES) >= set(CI_ACCOUNTED)
     assert {event for _, event in CI} == set(EVENTS)
     assert {cell for cell, outcome in OUTCOMES.items() if "unknown" in outcome.causes} == set(CAUSES_UNKNOWN)
