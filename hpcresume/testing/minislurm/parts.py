@@ -55,7 +55,9 @@ class Parts:
         path = search_path()
         if self.other is not None:
             path = f"{self.places.programs}{os.pathsep}{path}"
-        return {"SLURM_CONF": str(self.places.configuration), "PATH": path}
+        # Open MPI's daemons name their folders in /tmp by their pid alone, and in namespaces pids are alike.
+        own = {"PRTE_MCA_prte_tmpdir_base": str(self.places.directory / "tmp")}
+        return {"SLURM_CONF": str(self.places.configuration), "PATH": path, **own}
 
     @property
     def _marked(self) -> dict[str, str]:
